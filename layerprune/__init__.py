@@ -1,0 +1,30 @@
+"""How many layers of a language model can be dropped, and what does it cost?
+
+    import layerprune
+    model = layerprune.drop_layers(model, [21, 22, 23])
+    distances = layerprune.profile(model, tokenizer, texts)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerprune.model.stack import UnsupportedArchitecture
+    from layerprune.model.surgery import drop_layers
+    from layerprune.similarity.states import profile
+
+__all__ = ["UnsupportedArchitecture", "drop_layers", "profile"]
+
+_HOMES = {
+    "UnsupportedArchitecture": "layerprune.model.stack",
+    "drop_layers": "layerprune.model.surgery",
+    "profile": "layerprune.similarity.states",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch and transformers only when something of theirs is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layerprune' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

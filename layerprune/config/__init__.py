@@ -1,0 +1,1 @@
+"""What a run is made of: the typed configuration, and what identifies a point."""

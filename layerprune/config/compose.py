@@ -1,0 +1,98 @@
+"""From Hydra's composed YAML to the typed `Config`, and from its errors to one line for people."""
+
+import copy
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from layerprune.config.schema import Config
+from layerprune.errors import UserError
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def register() -> None:
+    """Make the schema and the resolvers of `conf/config.yaml` known to Hydra."""
+    ConfigStore.instance().store(name="base_root", node=Config)
+    OmegaConf.register_new_resolver("job_key", job_key, replace=True)
+
+
+def conf_dir() -> Path:
+    """The folder of YAML choices: inside the package in a wheel, beside it in the repository."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"conf/config.yaml is neither in {package} nor beside it: install again.")
+
+
+def job_key(*, _root_: DictConfig) -> str:
+    """Name of a job's folder: twelve hex digits of a hash of everything composed but `hydra`.
+
+    Hydra asks for it before it makes the folder. The configuration is checked here, so that one
+    that cannot run leaves nothing behind.
+    """
+    job = copy.deepcopy(_root_)
+    with read_write(job), open_dict(job):
+        del job["hydra"]
+    typed(job)
+    text = json.dumps(OmegaConf.to_container(job), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def typed(composed: DictConfig) -> Config:
+    """The composed configuration as checked dataclasses.
+
+    Raises `UserError` naming the key for a missing or unknown key or a value out of range.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    except AttributeError as error:  # a key forced in with `++` has no slot in the dataclass
+        raise UserError(f"A key added with + is not known: {error}.") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """One line that says which key is wrong and what is allowed."""
+    if (refused := _cause(error, UserError)) is not None:
+        return str(refused)  # OmegaConf wraps what a resolver raises
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group:
+            return f"{group}={choice} is not known: choose one of {', '.join(error.options)}."
+    cause = _cause(error, OmegaConfBaseException)
+    if cause is None:
+        return " ".join(str(error).split())
+    key = cause.full_key or str(cause.key or "")
+    if "not in" in str(cause) and cause.object_type is not None:
+        return _unknown_key(key, cause)
+    if "missing mandatory value" in str(cause).lower():
+        return f"{key} has no value: add {key}=VALUE to the command."
+    return f"{key}: {str(cause).strip().splitlines()[0].rstrip('.')}."
+
+
+def _cause(error: BaseException, kind: type[_E]) -> _E | None:
+    """The nearest exception of that kind in the chain that led to `error`."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, kind):
+        link = link.__cause__ or link.__context__
+    return link
+
+
+def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
+    """The nearest known key first, then all keys that stand at its side."""
+    fields = getattr(error.object_type, "__dataclass_fields__", {})
+    last = key.rpartition(".")[2]
+    near = difflib.get_close_matches(last, fields, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{key} is not a key of the configuration.{hint} Known here: {', '.join(fields)}."

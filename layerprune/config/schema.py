@@ -1,0 +1,211 @@
+"""The typed configuration under every YAML file of `conf/`.
+
+Types and defaults live here and nowhere else; the YAML files hold choices. Hydra checks keys and
+types while it composes; `__post_init__` checks values, and each message names the key.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from layerprune.errors import UserError
+
+DEFAULT_FRACTIONS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+class Dtype(Enum):
+    """Precision in which the weights are held."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class TrackerMode(Enum):
+    """What Weights & Biases does with the curves."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """Which model to cut, and how to load it."""
+
+    path: str = MISSING
+    """A hub id, a folder, or `package:NAME/FILE` for a file that a Python package ships."""
+    name: str | None = None
+    """Label in tables and figures; the last part of `path` if not given."""
+    family: str | None = None
+    """Curves are compared by family; the architecture's model type if not given."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: Dtype = Dtype.float32
+
+    def __post_init__(self) -> None:
+        if not self.path.strip():
+            raise UserError("model.path is empty: give a hub id, a folder or package:NAME/FILE.")
+
+
+@dataclass(kw_only=True, slots=True)
+class MetricConfig:
+    """How far apart two layers' inputs are said to be."""
+
+    name: str = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class PruneConfig:
+    """Which layers go: a strategy with fractions, or layers by name."""
+
+    strategy: str = MISSING
+    fraction: Any = None
+    """A number in [0, 1) or a list of them; a stack of L layers loses round(fraction * L) layers.
+    Nothing given, and no `layers` either: 0 to 0.5 in steps of 0.1."""
+    layers: list[int] | None = None
+    """Original indices, 0-based, of the layers to drop, in place of a strategy's choice."""
+
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            if self.fraction is not None:
+                raise UserError("prune.fraction and prune.layers exclude each other: give one.")
+            if len(set(self.layers)) != len(self.layers) or min(self.layers, default=0) < 0:
+                raise UserError(
+                    f"prune.layers={self.layers}: layers are distinct indices counted from 0."
+                )
+            return
+        if self.fraction is None:
+            self.fraction = list(DEFAULT_FRACTIONS)
+        if not isinstance(self.fraction, list):
+            self.fraction = [self.fraction]
+        if not self.fraction:
+            raise UserError("prune.fraction=[] is empty: give at least one number in [0, 1).")
+        for value in self.fraction:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise UserError(
+                    f"prune.fraction={value}: a fraction is a number from 0 up to, not including, 1."
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class HealConfig:
+    """How the seam is repaired after the cut."""
+
+    recipe: str = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalConfig:
+    """What the pruned model is asked."""
+
+    tasks: list[str] = MISSING
+    """Names of lm-eval tasks or groups, the project's own among them."""
+    num_fewshot: int | None = None
+    """Solved examples before each question; each task's own default if not given."""
+    limit: int | None = None
+    """Questions per task, the first ones of each; all if not given."""
+    batch_size: int = 16
+    """Questions that go through the model together."""
+    include_path: str | None = None
+    """A folder with lm-eval task files of the user's own."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise UserError("eval.tasks=[] is empty: name at least one lm-eval task.")
+        for key, value, least in (
+            ("eval.num_fewshot", self.num_fewshot, 0),
+            ("eval.limit", self.limit, 1),
+            ("eval.batch_size", self.batch_size, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{key}={value}: it must be at least {least}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Which text the distances and the held-out loss are measured on."""
+
+    files: list[str] | None = None
+    """Text of the user's own, `.txt` or `.jsonl` with a `text` field; the prose that ships with
+    Python if not given."""
+    sequence_length: int = 128
+    """Tokens in each sequence."""
+    calibration_sequences: int = 64
+    """Sequences on which the distances are averaged."""
+    heldout_sequences: int = 16
+    """Sequences on which the loss is measured."""
+
+    def __post_init__(self) -> None:
+        if self.files is not None and not self.files:
+            raise UserError("data.files=[] is empty: name a file, or leave the key out.")
+        for key, value, least in (
+            ("data.sequence_length", self.sequence_length, 2),
+            ("data.calibration_sequences", self.calibration_sequences, 1),
+            ("data.heldout_sequences", self.heldout_sequences, 1),
+        ):
+            if value < least:
+                raise UserError(f"{key}={value}: it must be at least {least}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackerConfig:
+    """Where the curves are mirrored to."""
+
+    mode: TrackerMode = TrackerMode.offline
+    project: str = "layerprune"
+    entity: str | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """In which form the pruned model is kept."""
+
+    format: str = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """Where a run happens; nothing here changes a result beyond rounding."""
+
+    outputs: str = "outputs"
+    """Folder that holds the studies and the cache."""
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: int | None = None
+    """CPU threads; PyTorch's choice if not given."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"runtime.threads={self.threads}: it must be at least 1.")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """One job: one model, one metric, one strategy, one recipe, one or more fractions."""
+
+    study: str = "default"
+    """Name of the folder under `runtime.outputs` that collects the points."""
+    seed: int = 0
+    model: ModelConfig = MISSING
+    metric: MetricConfig = MISSING
+    prune: PruneConfig = MISSING
+    heal: HealConfig = MISSING
+    eval: EvalConfig = MISSING
+    data: DataConfig = MISSING
+    tracker: TrackerConfig = MISSING
+    export: ExportConfig = MISSING
+    runtime: RuntimeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        if not self.study or self.study == "cache" or set(self.study) & set("/\\") or (
+            self.study.startswith(".")
+        ):
+            raise UserError(
+                f"study={self.study!r}: a study is the name of a folder, without slashes, "
+                "not starting with a dot, and not 'cache'."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: it must lie between 0 and 2**32 - 1.")

@@ -1,0 +1,35 @@
+"""Documents as token sequences of one length.
+
+Letters: S sequences, T tokens in each.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from layerprune.errors import UserError
+
+
+def cut(
+    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
+) -> Tensor:
+    """Token ids [S, T] of at most `most` sequences of `length` tokens, S >= 1.
+
+    Each document is cut from its start, so no sequence spans two documents; a remainder shorter
+    than `length` is left out. Where there are more sequences than asked for, they are taken evenly
+    over all documents. Raises `UserError` if no document is long enough.
+    """
+    windows = []
+    for document in documents:
+        ids = tokenizer(document, verbose=False)["input_ids"]
+        windows += [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    if not windows:
+        raise UserError(
+            f"data.sequence_length={length}: no document of this part of the text has so many "
+            "tokens. Give longer text or a smaller length."
+        )
+    count = min(most, len(windows))
+    chosen = [windows[index * len(windows) // count] for index in range(count)]
+    return torch.tensor(chosen, dtype=torch.long)

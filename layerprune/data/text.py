@@ -1,0 +1,139 @@
+"""Text in three parts that share nothing: calibration, healing, held-out.
+
+The embedded prose is the Python language reference, which ships with Python as
+`pydoc_data.topics`: some 79 articles, half a megabyte. Articles overlap (one quotes another), so a
+paragraph that was seen before is left out before the articles are dealt to the parts.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerprune.config.schema import DataConfig
+from layerprune.errors import UserError
+
+PIECE_CHARS = 4000
+"""Longer documents of a user's are cut at paragraph borders into pieces of about this size, so
+that a single long file can be dealt to all three parts."""
+
+CALIBRATION_SHARE = 0.2
+HELDOUT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents by what they are used for."""
+
+    calibration: tuple[str, ...]
+    healing: tuple[str, ...]
+    heldout: tuple[str, ...]
+    digest: str
+    """Sixteen hex digits of a hash of all three parts."""
+
+
+def read(config: DataConfig) -> Text:
+    """The text that `data` names, dealt to its three parts.
+
+    Raises `UserError` for a file that is missing, empty or of an unknown kind.
+    """
+    if config.files is None:
+        return deal(_embedded_documents())
+    documents = [piece for name in config.files for piece in _file_documents(Path(name))]
+    return deal(_without_repeats(documents))
+
+
+def deal(documents: Iterable[str]) -> Text:
+    """Deal documents to the three parts, by the order of their hashes: a fixed shuffle."""
+    shuffled = sorted({_digest(document): document for document in documents}.items())
+    total = len(shuffled)
+    if total < 3:
+        raise UserError(
+            f"data.files: {total} piece(s) of text cannot be dealt to calibration, healing and "
+            f"held-out text: give at least three documents, or {3 * PIECE_CHARS} characters."
+        )
+    first = max(1, round(CALIBRATION_SHARE * total))
+    second = first + max(1, round(HELDOUT_SHARE * total))
+    texts = [text for _, text in shuffled]
+    return Text(
+        calibration=tuple(texts[:first]),
+        heldout=tuple(texts[first:second]),
+        healing=tuple(texts[second:]),
+        digest=_digest("\0".join(key for key, _ in shuffled)),
+    )
+
+
+def _embedded_documents() -> list[str]:
+    from pydoc_data.topics import topics
+
+    return _without_repeats(topics[name] for name in sorted(topics))
+
+
+def _without_repeats(documents: Iterable[str]) -> list[str]:
+    """The documents, each without the paragraphs that stood in one before it."""
+    seen: set[str] = set()
+    kept = []
+    for document in documents:
+        paragraphs = []
+        for paragraph in document.split("\n\n"):
+            words = " ".join(paragraph.split())
+            if words and words not in seen:
+                seen.add(words)
+                paragraphs.append(paragraph)
+        if paragraphs:
+            kept.append("\n\n".join(paragraphs))
+    return kept
+
+
+def _file_documents(path: Path) -> list[str]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"data.files: {path} does not exist.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"data.files: {path} is not UTF-8 text.") from None
+    if path.suffix == ".txt":
+        documents = [content]
+    elif path.suffix == ".jsonl":
+        documents = _jsonl_documents(path, content)
+    else:
+        raise UserError(f"data.files: {path}: use a .txt or a .jsonl file.")
+    pieces = [piece for document in documents for piece in _pieces(document)]
+    if not pieces:
+        raise UserError(f"data.files: {path} has no text in it.")
+    return pieces
+
+
+def _jsonl_documents(path: Path, content: str) -> list[str]:
+    documents = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError):
+            document = None
+        if not isinstance(document, str):
+            raise UserError(
+                f'data.files: {path}, line {number} is not an object like {{"text": "..."}}.'
+            )
+        documents.append(document)
+    return documents
+
+
+def _pieces(document: str) -> list[str]:
+    pieces: list[str] = []
+    current = ""
+    for paragraph in document.split("\n\n"):
+        if not paragraph.strip():
+            continue
+        current = f"{current}\n\n{paragraph}" if current else paragraph
+        if len(current) >= PIECE_CHARS:
+            pieces.append(current)
+            current = ""
+    return [*pieces, current] if current else pieces
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What the pruned model still knows, and how well it still predicts text."""

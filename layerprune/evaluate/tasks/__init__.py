@@ -1,0 +1,1 @@
+"""lm-eval task folders that ship with layerprune."""

@@ -1,0 +1,1 @@
+"""Factual questions as lm-eval tasks: see README.md."""

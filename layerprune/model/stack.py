@@ -1,0 +1,90 @@
+"""Where a model's decoder layers are, and its head the way the family applies it.
+
+Letters: B batch, T time, H hidden size, V vocabulary, N any number of positions.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeModelOutputWithPast
+
+
+class UnsupportedArchitecture(ValueError):  # noqa: N818 - the name is a promise to users
+    """Raised where layers of a model cannot be told apart or taken out with certainty."""
+
+
+@dataclass(frozen=True)
+class DecoderStack:
+    """The parts of a causal language model that matter here."""
+
+    decoder: nn.Module
+    """Runs embeddings, layers and final norm; never the head."""
+    layers: nn.ModuleList
+
+
+def decoder_stack(model: PreTrainedModel) -> DecoderStack:
+    """The decoder of a causal LM and its list of layers.
+
+    Raises `UnsupportedArchitecture` unless exactly one list has the configured number of layers.
+    """
+    decoder = model.get_decoder()
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    lists = [
+        child
+        for child in decoder.children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if len(lists) != 1:
+        raise UnsupportedArchitecture(
+            f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
+            "where one was expected."
+        )
+    return DecoderStack(decoder, lists[0])
+
+
+class Head:
+    """The vocabulary head of a model, applied to chosen positions only.
+
+    Soft caps and logit scales stand in each family's own `forward`. It is called with the decoder
+    replaced by one that returns the given states, so the family's arithmetic is what runs.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        decoder = model.get_decoder()
+        self._name = next(
+            (name for name, child in model.named_children() if child is decoder), None
+        )
+        if self._name is None:
+            raise UnsupportedArchitecture(
+                f"{model.config.model_type}: its decoder is not a direct part of the model."
+            )
+
+    def __call__(self, hidden_NH: Tensor) -> Tensor:
+        """Logits [N, V] of states [N, H] that have passed the final norm."""
+        with self._decoder_returns(hidden_NH[None]):
+            ids_1N = torch.zeros((1, len(hidden_NH)), dtype=torch.long, device=hidden_NH.device)
+            return self._model(input_ids=ids_1N, use_cache=False).logits[0]
+
+    @contextmanager
+    def _decoder_returns(self, hidden_1NH: Tensor):  # type: ignore[no-untyped-def]
+        decoder = getattr(self._model, self._name)
+        setattr(self._model, self._name, _Returns(hidden_1NH))
+        try:
+            yield
+        finally:
+            setattr(self._model, self._name, decoder)
+
+
+class _Returns(nn.Module):
+    """Stands in for a decoder: whatever it is asked, the answer is the states it was given."""
+
+    def __init__(self, hidden_1NH: Tensor) -> None:
+        super().__init__()
+        self._output = MoeModelOutputWithPast(last_hidden_state=hidden_1NH)
+
+    def forward(self, *args: object, **kwargs: object) -> MoeModelOutputWithPast:
+        return self._output

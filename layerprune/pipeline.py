@@ -1,0 +1,149 @@
+"""One job as a sentence: load, profile, plan, prune, evaluate, record."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerprune.config.schema import Config
+from layerprune.data.sequences import cut
+from layerprune.data.text import Text, read
+from layerprune.errors import UserError
+from layerprune.evaluate.evaluate import Evaluation, evaluate
+from layerprune.evaluate.harness import Questions
+from layerprune.model.load import Loaded, load
+from layerprune.model.source import Source, locate
+from layerprune.model.surgery import dropped
+from layerprune.plan import STRATEGIES, Plan, Target, make_plan
+from layerprune.plan.target import targets
+from layerprune.progress import bar, say
+from layerprune.record.identity import identity, plain, point_key, profile_identity
+from layerprune.record.point import Point, content_hash
+from layerprune.record.provenance import peak_memory, provenance
+from layerprune.record.store import Store
+from layerprune.record.track import track
+from layerprune.similarity.metrics import METRICS
+from layerprune.similarity.states import mean_distances
+from layerprune.similarity.profile import Profile, stored
+
+PROFILE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all points of one run have in common."""
+
+    config: Config
+    source: Source
+    text: Text
+
+
+def run(config: Config) -> list[Point]:
+    """The points of one job, in the order asked; those that have a record are not made again."""
+    _check_names(config)
+    questions = Questions(config.eval)
+    outputs = Path(config.runtime.outputs)
+    job = Job(config, locate(config.model, outputs / "cache"), read(config.data))
+    wanted, notes = targets(config.prune, job.source.num_layers)
+    keys = [point_key(_identity(job, target), job.source.name) for target in wanted]
+
+    store = Store(outputs / config.study)
+    points = {key: point for key in keys if (point := store.read(key)) is not None}
+    title = f"{job.source.name} {config.prune.strategy}"
+    for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
+        say(line)
+    if len(points) < len(keys):
+        loaded = _load(job)
+        profile = _profile(job, loaded, outputs / "cache" / "profiles")
+        store.write_profile(profile)
+        heldout_ST = _heldout(job, loaded)
+        with bar(title, total=len(keys) - len(points)) as advance:
+            for key, target in zip(keys, wanted, strict=True):
+                if key not in points:
+                    plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
+                    with dropped(loaded.model, plan.dropped):
+                        result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
+                    points[key] = _point(job, target, plan, profile, result)
+                    store.write(points[key])
+                    advance(1)
+        track(config.tracker, store.folder, [points[key] for key in keys])
+    return [points[key] for key in keys]
+
+
+def _check_names(config: Config) -> None:
+    """Names that only the stages know; those of YAML files Hydra has checked already."""
+    for key, name, known in (
+        ("metric.name", config.metric.name, METRICS),
+        ("prune.strategy", config.prune.strategy, STRATEGIES),
+        ("heal.recipe", config.heal.recipe, ("none",)),
+        ("export.format", config.export.format, ("none",)),
+    ):
+        if name not in known:
+            raise UserError(f"{key}={name} is not known: choose one of {', '.join(known)}.")
+
+
+def _identity(job: Job, target: Target) -> dict[str, Any]:
+    return identity(job.config, job.source.fingerprint, job.text.digest, target)
+
+
+def _load(job: Job) -> Loaded:
+    if job.config.runtime.threads is not None:
+        torch.set_num_threads(job.config.runtime.threads)
+    torch.manual_seed(job.config.seed)
+    return load(job.source, job.config.model.dtype, job.config.runtime.device)
+
+
+def _heldout(job: Job, loaded: Loaded) -> Tensor:
+    data = job.config.data
+    return cut(job.text.heldout, loaded.tokenizer, data.sequence_length, data.heldout_sequences)
+
+
+def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
+    """The distances between the inputs of every two layers, from the cache or measured."""
+    data = job.config.data
+    depends_on = profile_identity(job.config, job.source.fingerprint, job.text.digest)
+
+    def measure() -> Profile:
+        ids_ST = cut(
+            job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
+        )
+        batches = (
+            (ids_BT, torch.full((len(ids_BT),), data.sequence_length))
+            for ids_BT in ids_ST.split(PROFILE_BATCH)
+        )
+        metric = METRICS[job.config.metric.name]
+        with bar(f"{job.source.name} distances", total=len(ids_ST)) as advance:
+            matrix_SS = mean_distances(loaded.model, batches, metric, advance)
+        return Profile(content_hash(depends_on), depends_on, len(ids_ST), matrix_SS.tolist())
+
+    return stored(folder, content_hash(depends_on), measure)
+
+
+def _point(job: Job, target: Target, plan: Plan, profile: Profile, result: Evaluation) -> Point:
+    what = _identity(job, target)
+    source = job.source
+    return Point(
+        key=point_key(what, source.name),
+        identity=what,
+        config=plain(asdict(job.config)),
+        model={
+            "name": source.name,
+            "family": source.family,
+            "num_layers": source.num_layers,
+            "parameters_kept": result.parameters,
+        },
+        plan={
+            **asdict(plan),
+            "kept": plan.kept,
+            "fraction": plan.fraction,
+            "fraction_asked": target.fraction_asked,
+            "metric": job.config.metric.name,
+            "profile": profile.key,
+        },
+        scores=[asdict(score) for score in result.scores],
+        loss=asdict(result.loss),
+        costs={"seconds": result.seconds, "peak_memory_bytes": peak_memory()},
+        provenance=provenance(result.device, torch.get_num_threads()),
+    )

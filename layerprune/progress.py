@@ -1,0 +1,83 @@
+"""What a person sees while a run is under way: a bar for each stage, with the time that remains."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Advance = Callable[[int], None]
+
+console = Console(stderr=True)
+
+PLAIN_EVERY_S = 15.0
+"""Without a terminal, a bar is a line as often as this."""
+
+_live: list[Progress] = []
+"""The one display on a terminal, while any bar is open."""
+
+
+def say(message: str) -> None:
+    """Print one plain line; on a terminal it appears above the bars."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Advance]:
+    """A bar of `total` steps; the function it yields moves it on. Bars may nest."""
+    with (_terminal_bar if console.is_terminal else _plain_bar)(title, total) as advance:
+        yield advance
+
+
+@contextmanager
+def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
+    outermost = not _live
+    if outermost:
+        _live.append(
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+        )
+        _live[0].start()
+    display = _live[0]
+    task = display.add_task(title, total=total)
+    try:
+        yield lambda steps: display.advance(task, steps)
+    finally:
+        if outermost:
+            _live.clear()
+            display.stop()
+        else:
+            display.remove_task(task)
+
+
+@contextmanager
+def _plain_bar(title: str, total: int) -> Iterator[Advance]:
+    started = said = time.monotonic()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done, said
+        done += steps
+        now = time.monotonic()
+        if now - said >= PLAIN_EVERY_S and 0 < done < total:
+            said = now
+            left = (now - started) * (total - done) / done
+            say(f"{title}: {done}/{total}, about {left:.0f} s left")
+
+    yield advance
+    say(f"{title}: {done}/{total} in {time.monotonic() - started:.1f} s")

@@ -1,0 +1,67 @@
+"""What changes a point's result, and nothing else: the source of its key."""
+
+import re
+from enum import Enum
+from typing import Any
+
+from layerprune.config.schema import Config
+from layerprune.plan.target import Target
+from layerprune.record.point import SCHEMA, content_hash
+
+
+def identity(config: Config, model: str, text: str, target: Target) -> dict[str, Any]:
+    """The point's identity: not its paths, tracker, device, batch size or log level.
+
+    `model` is the fingerprint of the weights, `text` the digest of the documents.
+    """
+    named = target.layers is not None
+    return {
+        "schema": SCHEMA,
+        "seed": config.seed,
+        "model": {"fingerprint": model, "dtype": config.model.dtype.value},
+        "metric": config.metric.name,
+        "prune": {
+            "strategy": "given" if named else config.prune.strategy,
+            "count": target.count,
+            "layers": list(target.layers) if target.layers is not None else None,
+        },
+        "heal": {"recipe": config.heal.recipe},
+        "eval": {
+            "tasks": sorted(config.eval.tasks),
+            "num_fewshot": config.eval.num_fewshot,
+            "limit": config.eval.limit,
+            "include_path": config.eval.include_path,
+        },
+        "data": {
+            "text": text,
+            "sequence_length": config.data.sequence_length,
+            "calibration_sequences": config.data.calibration_sequences,
+            "heldout_sequences": config.data.heldout_sequences,
+        },
+    }
+
+
+def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
+    """What a matrix of distances depends on."""
+    return {
+        "schema": SCHEMA,
+        "model": {"fingerprint": model, "dtype": config.model.dtype.value},
+        "metric": config.metric.name,
+        "text": text,
+        "sequence_length": config.data.sequence_length,
+        "sequences": config.data.calibration_sequences,
+    }
+
+
+def point_key(identity: dict[str, Any], model: str) -> str:
+    """Name of the point's folder: readable first, then a hash of the identity."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip(".-")[:40] or "model"
+    prune = identity["prune"]
+    return f"{name}-{prune['strategy']}-{prune['count']:02d}-{content_hash(identity)}"
+
+
+def plain(value: Any) -> Any:
+    """A configuration as JSON can hold it: enumerations by their values."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value.value if isinstance(value, Enum) else value

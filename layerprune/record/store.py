@@ -1,0 +1,72 @@
+"""The points of a study, on disk."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from layerprune.files import write_json
+from layerprune.record.point import ForeignRecord, Point
+from layerprune.similarity.profile import Profile
+
+
+class Store:
+    """`FOLDER/points/KEY/record.json`, and `FOLDER/profiles/KEY.json` for matrices of distances."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str) -> Point | None:
+        """The finished point of that key; None if there is none, or its record is damaged."""
+        return _read(self._record(key))[0]
+
+    def write(self, point: Point) -> Path:
+        """Write a point's record, whole or not at all; returns its path."""
+        path = self._record(point.key)
+        write_json(path, point.to_json())
+        return path
+
+    def points(self) -> Iterator[tuple[Path, Point | None, str]]:
+        """Every record: its path, its point, or None and why it could not be read."""
+        for path in sorted((self.folder / "points").glob("*/record.json")):
+            yield path, *_read(path)
+
+    def write_profile(self, profile: Profile) -> None:
+        """Keep a matrix of distances beside the points that were planned from it."""
+        path = self._profile(profile.key)
+        if not path.is_file():
+            write_json(path, asdict(profile))
+
+    def read_profile(self, key: str) -> Profile | None:
+        """The matrix of distances of that key, if it is there and whole."""
+        content, _ = _read_json(self._profile(key))
+        try:
+            return Profile(**content)
+        except TypeError:
+            return None
+
+    def _record(self, key: str) -> Path:
+        return self.folder / "points" / key / "record.json"
+
+    def _profile(self, key: str) -> Path:
+        return self.folder / "profiles" / f"{key}.json"
+
+
+def _read(path: Path) -> tuple[Point | None, str]:
+    content, why = _read_json(path)
+    if why:
+        return None, why
+    try:
+        return Point.from_json(content), ""
+    except ForeignRecord as error:
+        return None, str(error)
+
+
+def _read_json(path: Path) -> tuple[Any, str]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")), ""
+    except FileNotFoundError:
+        return None, "it does not exist"
+    except (ValueError, OSError) as error:
+        return None, f"it cannot be read ({error})"

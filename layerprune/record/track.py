@@ -1,0 +1,71 @@
+"""The curves on Weights & Biases: a mirror of the records, never the truth.
+
+The only file that imports wandb.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from layerprune.config.schema import TrackerConfig, TrackerMode
+from layerprune.progress import say
+from layerprune.record.point import HELDOUT, Point
+
+log = logging.getLogger(__name__)
+
+
+def track(config: TrackerConfig, study: Path, points: Sequence[Point]) -> None:
+    """Log the points of one curve against `fraction`, as one run, under `study/wandb`.
+
+    The run's id follows from the curve, so that a repeat updates it when it is synchronised. What
+    goes wrong here is a warning: the records are already written.
+    """
+    if config.mode is TrackerMode.disabled or not points:
+        return
+    try:
+        _log_curve(config, study, points)
+    except Exception as error:  # whatever W&B does, a run must end well
+        log.exception("Weights & Biases failed.")
+        say(f"Weights & Biases failed ({error}); the records are whole.")
+
+
+def _log_curve(config: TrackerConfig, study: Path, points: Sequence[Point]) -> None:
+    import wandb
+
+    model, metric, strategy, heal, seed = points[0].curve
+    with wandb.init(
+        project=config.project,
+        entity=config.entity,
+        dir=study,
+        mode=config.mode.value,
+        id=points[0].curve_key,
+        resume="allow" if config.mode is TrackerMode.online else None,
+        name=f"{model} {strategy} {metric} {heal} seed {seed}",
+        group=study.name,
+        job_type="curve",
+        tags=[model, metric, strategy, heal],
+        config={**points[0].config, "num_layers": points[0].model["num_layers"]},
+        settings=wandb.Settings(silent=True, disable_git=True, save_code=False, console="off"),
+    ) as run:
+        run.define_metric("fraction")
+        run.define_metric("*", step_metric="fraction")
+        for point in sorted(points, key=lambda point: point.num_dropped):
+            run.log(row(point))
+
+
+def row(point: Point) -> dict[str, Any]:
+    """A point as W&B shows it: `TASK/MEASURE` and its standard error against `fraction`."""
+    values: dict[str, Any] = {
+        "fraction": point.plan["fraction"],
+        "layers_dropped": point.num_dropped,
+        f"{HELDOUT}/loss": point.loss["nats"],
+        f"{HELDOUT}/loss_stderr": point.loss["stderr"],
+        f"{HELDOUT}/loss_normalised": point.loss["normalised"],
+    }
+    for score in point.scores:
+        for name, measure in score["measures"].items():
+            values[f"{score['task']}/{name}"] = measure["value"]
+            if measure["stderr"] is not None:
+                values[f"{score['task']}/{name}_stderr"] = measure["stderr"]
+    return values

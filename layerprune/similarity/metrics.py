@@ -1,0 +1,6 @@
+"""Every metric by the name that `metric=` takes."""
+
+from layerprune.similarity.angular import angular
+from layerprune.similarity.states import Metric
+
+METRICS: dict[str, Metric] = {"angular": angular}

@@ -1,0 +1,45 @@
+"""Matrices of distances, kept by what they depend on."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerprune.files import write_json
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Distances between the inputs of every two layers of a model, and what they depend on."""
+
+    key: str
+    depends_on: dict[str, Any]
+    num_sequences: int
+    """Sequences that were averaged over: fewer than asked for where the text is short."""
+    distances: list[list[float]]
+    """[L+1][L+1], in units of pi for angles."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """The distances as a float64 array [L+1, L+1]."""
+        return np.array(self.distances, dtype=np.float64)
+
+
+def stored(folder: Path, key: str, measure: Callable[[], Profile]) -> Profile:
+    """The profile of that key in `folder`; measured and kept if it is not there whole."""
+    path = folder / f"{key}.json"
+    try:
+        profile = Profile(**json.loads(path.read_text(encoding="utf-8")))
+        if profile.key == key and profile.matrix.ndim == 2 and np.isfinite(profile.matrix).all():
+            return profile
+    except (OSError, ValueError, TypeError):
+        pass  # not there, or damaged: measure it again
+    profile = measure()
+    write_json(path, asdict(profile))
+    return profile
