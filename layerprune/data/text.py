@@ -91,6 +91,8 @@ def _file_documents(path: Path) -> list[str]:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"data.files: {path} does not exist.") from None
+    except IsADirectoryError:
+        raise UserError(f"data.files: {path} is a folder: name the files in it.") from None
     except UnicodeDecodeError:
         raise UserError(f"data.files: {path} is not UTF-8 text.") from None
     if path.suffix == ".txt":

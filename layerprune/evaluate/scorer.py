@@ -46,8 +46,11 @@ class Scorer(HFLM):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
+        max_length: int | None = None,
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
+        )
         self._shares = _keeps_whole_cache(model)
 
     def _loglikelihood_tokens(

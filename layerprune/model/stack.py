@@ -3,13 +3,14 @@
 Letters: B batch, T time, H hidden size, V vocabulary, N any number of positions.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import MoeModelOutputWithPast
 
 
 class UnsupportedArchitecture(ValueError):  # noqa: N818 - the name is a promise to users
@@ -55,13 +56,9 @@ class Head:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         decoder = model.get_decoder()
-        self._name = next(
-            (name for name, child in model.named_children() if child is decoder), None
-        )
-        if self._name is None:
-            raise UnsupportedArchitecture(
-                f"{model.config.model_type}: its decoder is not a direct part of the model."
-            )
+        path = next(path for path, part in model.named_modules() if part is decoder)
+        parent, _, self._name = path.rpartition(".")
+        self._parent = model.get_submodule(parent)
 
     def __call__(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] of states [N, H] that have passed the final norm."""
@@ -70,13 +67,26 @@ class Head:
             return self._model(input_ids=ids_1N, use_cache=False).logits[0]
 
     @contextmanager
-    def _decoder_returns(self, hidden_1NH: Tensor):  # type: ignore[no-untyped-def]
-        decoder = getattr(self._model, self._name)
-        setattr(self._model, self._name, _Returns(hidden_1NH))
+    def _decoder_returns(self, hidden_1NH: Tensor) -> Iterator[None]:
+        decoder = getattr(self._parent, self._name)
+        setattr(self._parent, self._name, _Returns(hidden_1NH))
         try:
             yield
         finally:
-            setattr(self._model, self._name, decoder)
+            setattr(self._parent, self._name, decoder)
+
+
+class _Output:
+    """A decoder's output in which whatever a family looks for beyond the states is None."""
+
+    def __init__(self, last_hidden_state: Tensor) -> None:
+        self.last_hidden_state = last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
 
 
 class _Returns(nn.Module):
@@ -84,7 +94,7 @@ class _Returns(nn.Module):
 
     def __init__(self, hidden_1NH: Tensor) -> None:
         super().__init__()
-        self._output = MoeModelOutputWithPast(last_hidden_state=hidden_1NH)
+        self._output = _Output(hidden_1NH)
 
-    def forward(self, *args: object, **kwargs: object) -> MoeModelOutputWithPast:
+    def forward(self, *args: object, **kwargs: object) -> _Output:
         return self._output

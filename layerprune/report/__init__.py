@@ -1,0 +1,154 @@
+"""Records on disk as tables, curves and one page: a view that can be made again at any time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerprune.errors import UserError
+from layerprune.report.entry import Entry, read_entry
+from layerprune.report.rows import Row
+
+if TYPE_CHECKING:
+    from layerprune.record.store import Store
+    from layerprune.report.curves import Curve, Task
+    from layerprune.similarity.profile import Profile
+
+__all__ = ["Report", "draw", "show"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read from a study and what was written for it."""
+
+    study: Path
+    rows: list[Row]
+    """Those of `curves.csv`."""
+    curves: "list[Curve]"
+    tasks: "list[Task]"
+    written: list[Path]
+    skipped: list[str]
+    """What could not be read: a line for each, with the reason."""
+
+
+def draw(study: Path) -> Report:
+    """Write `curves.csv`, `figures/` and `report.html` of a study from its records.
+
+    Damaged and foreign records are skipped and named. Raises `UserError` if none is left.
+    """
+    from layerprune.files import replacing, write_text
+    from layerprune.record.store import Store
+    from layerprune.report.curves import make_curves, make_tasks
+    from layerprune.report.rows import csv_text, make_rows
+
+    if not study.is_dir():
+        raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
+    store = Store(study)
+    entries, skipped = _read(store)
+    if not entries:
+        seen = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it has no points"
+        raise UserError(f"{study} holds no record that can be read ({seen}).")
+    curves = make_curves(entries)
+    tasks = make_tasks(curves)
+    rows = make_rows(entries)
+    written = [study / "curves.csv"]
+    write_text(written[0], csv_text(rows))
+
+    # Only now: these bring the libraries that draw.
+    import vl_convert
+
+    from layerprune.report.figures import make_figures
+    from layerprune.report.making import making
+    from layerprune.report.page import make_page
+    from layerprune.report.summary import sentences
+    from layerprune.report.table import WIDTH, make_grids
+
+    profiles, lost = _profiles(store, entries)
+    pictures = []
+    for figure in make_figures(curves, tasks, profiles):
+        svg = figure.svg()
+        pictures.append((figure, svg))
+        path = study / "figures" / f"{figure.name}.svg"
+        write_text(path, svg)
+        with replacing(path.with_suffix(".png")) as beside:
+            beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
+        written += [path, path.with_suffix(".png")]
+    page = make_page(
+        title=f"Layers dropped: {', '.join(dict.fromkeys(each.first.model for each in curves))}",
+        summary=sentences(curves, tasks),
+        figures=pictures,
+        grids=make_grids(curves, tasks, WIDTH),
+        made=making(curves, profiles),
+    )
+    written.insert(1, study / "report.html")
+    write_text(written[1], page)
+    return Report(study, rows, curves, tasks, written, skipped + lost)
+
+
+def show(report: Report) -> None:
+    """Print the study's tables on standard output, then what was skipped and what was written."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from layerprune.report.table import WIDTH, make_grids, show_grids
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    show_grids(console, make_grids(report.curves, report.tasks, console.width))
+    # A picture's two files in one line.
+    pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
+    for line in report.skipped:
+        console.print(Text(f"Skipped {line}"), soft_wrap=True)
+    for path in report.written:
+        if path.suffix == ".png":
+            continue
+        both = path.with_suffix("") in pngs
+        console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
+
+
+def _read(store: "Store") -> tuple[list[Entry], list[str]]:
+    """The points of a study, and a line for each record that is none."""
+    entries: dict[str, Entry] = {}
+    skipped = []
+    for path, point, why in store.points():
+        name = path.relative_to(store.folder)
+        if point is None:
+            skipped.append(f"{name}: {why}")
+            continue
+        try:
+            entry = read_entry(point)
+        except ValueError as error:
+            skipped.append(f"{name}: {error}")
+            continue
+        if entry.key in entries:
+            skipped.append(f"{name}: {entry.key} is there already")
+        else:
+            entries[entry.key] = entry
+    return list(entries.values()), skipped
+
+
+def _profiles(
+    store: "Store", entries: Iterable[Entry]
+) -> "tuple[list[tuple[str, Profile]], list[str]]":
+    """Each matrix of distances once, with its model's name, and a line for each that is lost."""
+    import numpy as np
+
+    owners: dict[str, Entry] = {}
+    for entry in entries:
+        owners.setdefault(entry.profile, entry)
+    found, lost = [], []
+    for key, entry in owners.items():
+        profile = store.read_profile(key)
+        side = entry.num_layers + 1
+        try:
+            whole = profile is not None and (
+                profile.matrix.shape == (side, side) and bool(np.isfinite(profile.matrix).all())
+            )
+        except (ValueError, TypeError):
+            whole = False
+        if profile is not None and whole:
+            found.append((entry.model, profile))
+        else:
+            lost.append(f"profiles/{key}.json: not there, or damaged: its heat-map is not drawn")
+    return found, lost

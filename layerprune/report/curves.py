@@ -1,0 +1,164 @@
+"""Points of one curve together, and the questions that they were asked."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from layerprune.report.entry import Answers, Entry
+
+UNHEALED = "none"
+"""The recipe that does nothing."""
+
+NAMED = "given"
+"""The strategy of points whose layers the user named: no rule joins them."""
+
+ACCURACY = "acc"
+"""The measure that the figures show."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points that differ in nothing but the layers dropped."""
+
+    label: str
+    """What sets it apart from the study's other curves."""
+    hue: str
+    """What its colour stands for."""
+    mark: str
+    """What its point's shape stands for."""
+    entries: tuple[Entry, ...]
+    """By rising number of layers dropped."""
+    dense: Entry | None
+    """The whole model on the same questions, perhaps from another curve."""
+
+    @property
+    def first(self) -> Entry:
+        """Any of its points, for what they have in common."""
+        return self.entries[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task or group of tasks that has an accuracy."""
+
+    name: str
+    parent: str | None
+    children: tuple[str, ...]
+    """The tasks counted in it, in lm-eval's order."""
+    num_samples: tuple[int, ...]
+    """Questions asked: one number, unless the study's curves differ."""
+    chances: tuple[float, ...]
+    """Accuracies of guessing evenly, likewise; none where there are no options."""
+
+    @property
+    def size(self) -> str:
+        """How many questions of how many subjects, in words."""
+        low, high = self.num_samples[0], self.num_samples[-1]
+        questions = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        subjects = f" ({len(self.children)} subjects)" if len(self.children) > 1 else ""
+        return f"{questions} question{'' if high == 1 else 's'}{subjects}"
+
+
+def make_curves(entries: Iterable[Entry]) -> list[Curve]:
+    """The curves of a study, in an order that depends on their content alone."""
+    together: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        together[entry.curve_key].append(entry)
+    groups = sorted((sorted(group, key=_depth) for group in together.values()), key=_rank)
+    whole: dict[str, Entry] = {}
+    for group in groups:
+        # A dense model may still have been healed: the reference is the one that was not.
+        for entry in (each for each in group if not each.dropped):
+            if entry.ground not in whole or entry.heal == UNHEALED != whole[entry.ground].heal:
+                whole[entry.ground] = entry
+    firsts = [group[0] for group in groups]
+    names = _names(firsts)
+    return [
+        Curve(*name, entries=tuple(group), dense=whole.get(group[0].ground))
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def make_tasks(curves: Iterable[Curve]) -> list[Task]:
+    """Every task and group that has an accuracy, in the order they were asked."""
+    found: dict[str, list[Answers]] = defaultdict(list)
+    for curve in curves:
+        for entry in curve.entries:
+            for answers in entry.answers.values():
+                if ACCURACY in answers.measures:
+                    found[answers.task].append(answers)
+    return [
+        Task(
+            name,
+            answers[0].parent,
+            tuple(child for child, of in found.items() if of[0].parent == name),
+            tuple(sorted({each.num_samples for each in answers})),
+            tuple(sorted({each.chance for each in answers if each.chance is not None})),
+        )
+        for name, answers in found.items()
+    ]
+
+
+def _names(firsts: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """Label, hue and mark of each curve: as short as tells them apart."""
+    models = _vary(entry.model for entry in firsts)
+    rules = [_rule(entry, firsts) for entry in firsts]
+    heals = {entry.heal for entry in firsts}
+    seeds = _vary(entry.seed for entry in firsts)
+    parts = [
+        [
+            *([entry.model] if models else []),
+            *([rule] if _vary(rules) or not models else []),
+            *([entry.heal if entry.heal != UNHEALED else "not healed"] if len(heals) > 1 else []),
+            *([f"seed {entry.seed}"] if seeds else []),
+        ]
+        for entry, rule in zip(firsts, rules, strict=True)
+    ]
+    extras = _extras(firsts, parts)
+    names = []
+    for entry, rule, part, extra in zip(firsts, rules, parts, extras, strict=True):
+        hue = [entry.model if models else rule, *extra]
+        if len(heals - {UNHEALED}) > 1 and entry.heal != UNHEALED:
+            hue.append(entry.heal)  # solid and dotted lines tell only healed from not healed
+        names.append((_join([*part, *extra]), _join(hue), rule))
+    return names
+
+
+def _rule(entry: Entry, firsts: Sequence[Entry]) -> str:
+    metrics = _vary(each.metric for each in firsts)
+    return _join([entry.strategy, entry.metric] if metrics else [entry.strategy])
+
+
+def _extras(firsts: Sequence[Entry], parts: Sequence[list[str]]) -> list[list[str]]:
+    """For curves that would have the same name, the settings in which they differ."""
+    extras = []
+    for part in parts:
+        same = [each for each, other in zip(firsts, parts, strict=True) if other == part]
+        differing = [
+            name
+            for name in same[0].settings
+            if not name.startswith("prune.") and _vary(each.settings.get(name) for each in same)
+        ]
+        entry = firsts[len(extras)]
+        extras.append([f"{name}={str(entry.settings.get(name))[:16]}" for name in differing])
+    return extras
+
+
+def _vary(values: Iterable[object]) -> bool:
+    return len(set(values)) > 1
+
+
+def _join(parts: Sequence[str]) -> str:
+    return " · ".join(parts)
+
+
+def _depth(entry: Entry) -> tuple[int, tuple[int, ...], str]:
+    return entry.num_dropped, entry.dropped, entry.key
+
+
+def _rank(group: Sequence[Entry]) -> tuple[object, ...]:
+    first = group[0]
+    # Not healed before healed, whatever the recipe is called.
+    healed = first.heal != UNHEALED
+    name = first.model, first.metric, first.strategy, healed, first.heal, first.seed
+    return *name, first.curve_key

@@ -1,0 +1,115 @@
+"""Heat-maps of how far apart the two ends of every block of layers are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from layerprune.report import style
+from layerprune.similarity.profile import Profile
+
+Datum = dict[str, Any]
+
+SIDE = 330
+"""Width and height of a heat-map, in pixels."""
+
+
+def nearest(distances: Sequence[Sequence[float]], size: int) -> int:
+    """First layer of the block of `size` layers whose ends are the least apart.
+
+    Of equal ones the deepest: l*(n) of Gromov et al., arXiv 2403.17887, section 3.2.
+    """
+    starts = range(len(distances) - size)
+    return min(starts, key=lambda start: (distances[start][start + size], -start))
+
+
+def distance_data(profile: Profile) -> list[Datum]:
+    """One datum for each block: its first layer, size, distance, and that on its size's scale."""
+    distances = profile.distances
+    data = []
+    for size in range(1, len(distances)):
+        row = [distances[start][start + size] for start in range(len(distances) - size)]
+        low, high = min(row), max(row)
+        for start, distance in enumerate(row):
+            data.append(
+                {
+                    "first_layer": start,
+                    "size": size,
+                    "distance": distance,
+                    # A row of equal blocks, or of a single one, has no scale of its own.
+                    "rescaled": (distance - low) / (high - low) if high > low else None,
+                    "nearest": start == nearest(distances, size),
+                }
+            )
+    return data
+
+
+def distance_chart(
+    data: list[Datum], unit: str, title: str, subtitle: list[str]
+) -> alt.ConcatChart:
+    """Two heat-maps: distances on each row's own scale, and as they are."""
+    panels = [
+        _heat(data, "rescaled", "each block size on its own scale", "0 = nearest, 1 = farthest"),
+        _heat(data, "distance", "as measured", unit),
+    ]
+    return (
+        alt.concat(*panels, columns=2, data=alt.Data(values=data))
+        .resolve_scale(color="independent")
+        .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
+    )
+
+
+def _heat(data: list[Datum], field: str, title: str, legend: str) -> alt.LayerChart:
+    most = max(datum["size"] for datum in data)
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if most / step <= 10)
+    x = alt.X(
+        "first_layer:O",
+        title="first layer l of the block",
+        axis=alt.Axis(values=list(range(0, most, step)), labelAngle=0),
+    )
+    y = alt.Y(
+        "size:O",
+        title="block size n (layers)",
+        sort="descending",
+        axis=alt.Axis(values=[1, *range(step, most + 1, step)] if step > 1 else alt.Undefined),
+    )
+    color = alt.Color(
+        f"{field}:Q",
+        scale=alt.Scale(range=style.NEAR_TO_FAR, interpolate="rgb"),
+        legend=alt.Legend(
+            title=legend, orient="bottom", gradientLength=SIDE - 40, titleLimit=SIDE, offset=8
+        ),
+    )
+    cells = (
+        alt.Chart()
+        .transform_filter(f"isValid(datum.{field})")
+        .mark_rect()
+        .encode(
+            x=x,
+            y=y,
+            color=color,
+            tooltip=[
+                alt.Tooltip("first_layer:O", title="first layer l"),
+                alt.Tooltip("size:O", title="block size n"),
+                alt.Tooltip("distance:Q", title="distance d(l, n)", format=".4f"),
+                alt.Tooltip("rescaled:Q", title="on its row's scale", format=".3f"),
+            ],
+        )
+    )
+    marks = (
+        alt.Chart()
+        .transform_filter("datum.nearest")
+        .mark_point(
+            shape="circle",
+            filled=True,
+            size=16,
+            opacity=1,
+            color="#d62728",
+            stroke="white",
+            strokeWidth=0.8,
+        )
+        .encode(x=x, y=y)
+    )
+    return alt.layer(cells, marks).properties(
+        width=SIDE, height=SIDE, title=alt.TitleParams(text=title, fontSize=13, fontWeight="normal")
+    )

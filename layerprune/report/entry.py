@@ -1,0 +1,219 @@
+"""A point as the report reads it: every number checked once, so that nothing below looks twice."""
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from layerprune.record.point import Point, content_hash
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number with its standard error, if it has one."""
+
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came out of one task or group of tasks."""
+
+    task: str
+    parent: str | None
+    measures: dict[str, Value]
+    num_samples: int
+    num_fewshot: int
+    version: str
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class HeldoutLoss:
+    """The loss on held-out text."""
+
+    nats: Value
+    normalised: Value
+    """Divided by ln V, and its standard error with it."""
+    num_sequences: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """With what a point was made."""
+
+    time: str
+    arguments: str
+    """As a shell would take them."""
+    commit: str | None
+    machine: str
+    device: str
+    versions: dict[str, str]
+    seconds: float
+    """Of all stages together."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One point, read and checked."""
+
+    key: str
+    """Name of the point's folder."""
+    curve_key: str
+    """Hash of what the points of one curve share."""
+    ground: str
+    """Hash of what two points share if they have the same dense model and questions."""
+    settings: dict[str, str]
+    """Everything that changes the result, flat: `eval.limit`, `data.sequence_length`, ..."""
+    model: str
+    family: str
+    metric: str
+    strategy: str
+    heal: str
+    seed: int
+    num_layers: int
+    fraction: float
+    dropped: tuple[int, ...]
+    answers: dict[str, Answers]
+    """By the task's name, in lm-eval's order."""
+    loss: HeldoutLoss
+    profile: str
+    """Key of the distances that the plan was made from."""
+    parameters: int
+    """Of the model as it was asked."""
+    origin: Origin
+
+    @property
+    def num_dropped(self) -> int:
+        """How many layers are gone."""
+        return len(self.dropped)
+
+    @property
+    def first_layer(self) -> int | None:
+        """The lowest layer that is gone; None for the dense model."""
+        return min(self.dropped, default=None)
+
+
+def read_entry(point: Point) -> Entry:
+    """The entry of a point. Raises `ValueError`, saying why, if its content is not a point's."""
+    try:
+        return _entry(point)
+    except KeyError as error:
+        raise ValueError(f"it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"its content is not that of a point ({error})") from error
+
+
+def ranges(layers: Iterable[int]) -> str:
+    """Layers in short, runs joined: `3, 11-19`; an en-dash alone if there are none."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "–"  # noqa: RUF001
+
+
+def _entry(point: Point) -> Entry:
+    model, metric, strategy, heal, _ = point.curve
+    plan, loss = point.plan, point.loss
+    num_layers = _count(point.model["num_layers"])
+    dropped = tuple(sorted(_count(layer) for layer in plan["dropped"]))
+    if len(set(dropped)) != len(dropped) or (dropped and dropped[-1] >= num_layers):
+        raise ValueError(f"layers {list(dropped)} of {num_layers}")
+    answers = [_answers(score) for score in point.scores]
+    return Entry(
+        key=_text(point.key),
+        curve_key=point.curve_key,
+        ground=content_hash({name: point.identity[name] for name in ("model", "eval", "data")}),
+        settings=dict(_leaves(point.identity)),
+        model=_text(model),
+        family=_text(point.model["family"]),
+        metric=_text(metric),
+        strategy=_text(strategy),
+        heal=_text(heal),
+        seed=_count(point.identity["seed"]),
+        num_layers=num_layers,
+        fraction=_number(plan["fraction"]),
+        dropped=dropped,
+        answers={each.task: each for each in answers},
+        loss=_loss(loss),
+        profile=_text(plan["profile"]),
+        parameters=_count(point.model["parameters_kept"]),
+        origin=_origin(point),
+    )
+
+
+def _answers(score: dict[str, Any]) -> Answers:
+    chance, parent = score["chance"], score["parent"]
+    return Answers(
+        task=_text(score["task"]),
+        parent=None if parent is None else _text(parent),
+        measures={
+            _text(name): Value(
+                _number(measure["value"]),
+                None if measure["stderr"] is None else _number(measure["stderr"]),
+            )
+            for name, measure in score["measures"].items()
+        },
+        num_samples=_count(score["num_samples"]),
+        num_fewshot=_count(score["num_fewshot"]),
+        version=str(score["version"]),
+        chance=None if chance is None else _number(chance),
+    )
+
+
+def _loss(loss: dict[str, Any]) -> HeldoutLoss:
+    nats, normalised, stderr = (_number(loss[name]) for name in ("nats", "normalised", "stderr"))
+    # The record holds the error of the nats only; dividing by ln V divides it too.
+    scaled = stderr * normalised / nats if nats else 0.0
+    return HeldoutLoss(
+        Value(nats, stderr), Value(normalised, scaled), _count(loss["num_sequences"])
+    )
+
+
+def _origin(point: Point) -> Origin:
+    made = point.provenance
+    commit = made["commit"]
+    return Origin(
+        time=_text(made["time"]),
+        arguments=shlex.join(_text(argument) for argument in made["arguments"]),
+        commit=None if commit is None else _text(commit),
+        machine=f"{made['platform']}, {made['cpus']} CPUs, {made['threads']} threads",
+        device=_text(made["device"]),
+        versions={
+            "python": _text(made["python"]),
+            **{name: _text(of) for name, of in made["versions"].items() if of is not None},
+        },
+        seconds=math.fsum(_number(value) for value in point.costs["seconds"].values()),
+    )
+
+
+def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every value inside nested dictionaries, by its dotted name."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _leaves(value, f"{path}.{name}" if path else name)
+    else:
+        yield path, ", ".join(map(str, content)) if isinstance(content, list) else str(content)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value

@@ -1,0 +1,193 @@
+"""Every figure of a study, in the order a reader wants them."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from layerprune.record.point import content_hash
+from layerprune.report import style
+from layerprune.report.curves import Curve, Task
+from layerprune.report.distances import SIDE, distance_chart, distance_data
+from layerprune.report.entry import ranges
+from layerprune.report.layers import WIDTH, dropped_chart, dropped_data
+from layerprune.report.lines import (
+    PANEL,
+    Datum,
+    accuracy_chart,
+    accuracy_data,
+    look_of,
+    loss_chart,
+    loss_data,
+    subjects_chart,
+)
+from layerprune.similarity.profile import Profile
+
+VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+"""The version that altair writes, as vl-convert names it: `6.4`."""
+
+MOST_NUMBERS = 240
+"""Numbers in the text for those who do not see a figure; the rest is in `curves.csv`."""
+
+BARS = "bars: ±1 standard error"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, and what is said of it."""
+
+    name: str
+    """Of its files, without suffix."""
+    title: str
+    caption: str
+    alt: str
+    """The numbers, for those who do not see the picture."""
+    spec: dict[str, Any]
+    """In Vega-Lite."""
+    panel: int
+    """Width in pixels of one of its panels side by side; 0 if it has one panel of any width."""
+
+    def svg(self) -> str:
+        """The picture as SVG."""
+        return vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE)
+
+
+def make_figures(
+    curves: Sequence[Curve], tasks: Sequence[Task], profiles: Iterable[tuple[str, Profile]]
+) -> list[Figure]:
+    """The figures of a study; `profiles` are its matrices of distances, each with its model."""
+    look = look_of(curves)
+    figures = []
+    for task in (task for task in tasks if task.parent is None):
+        data = accuracy_data(curves, task.name)
+        said = f"acc on {task.size}; {BARS}"
+        figures.append(
+            _figure(
+                f"accuracy-{_slug(task.name)}",
+                f"Accuracy on {task.name}",
+                f"{said}. Black dashes: the dense model. Grey dashes: guessing evenly.",
+                _spoken(f"Accuracy on {task.name}, {said}.", data, _percent),
+                accuracy_chart(data, look, task, [said]),
+            )
+        )
+    for task in (task for task in tasks if task.children):
+        figures.append(_subjects(curves, task, {each.name: each for each in tasks}))
+    data = loss_data(curves)
+    sizes = sorted({datum["num_samples"] for datum in data if datum["kind"] == "point"})
+    said = f"{' or '.join(map(str, sizes))} sequences of held-out text; {BARS}"
+    figures.append(
+        _figure(
+            "loss",
+            "Held-out loss",
+            f"Cross-entropy per token divided by ln V, on {said}. At 1 (grey dashes) the model "
+            "is no better than guessing evenly among all tokens. Black dashes: the dense model.",
+            _spoken(f"Loss over ln V on {said}.", data, "{:.3f}".format),
+            loss_chart(data, look, [f"cross-entropy / ln V on {said}; 1 is guessing evenly"]),
+        )
+    )
+    figures += [_distances(model, profile) for model, profile in profiles]
+    layers = dropped_data(curves)
+    if layers:
+        figures.append(_layers(curves, layers))
+    return figures
+
+
+def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Figure:
+    data = []
+    for child in task.children:
+        # The group's own name in front of every subject would leave no room for the subject.
+        short = child.removeprefix(f"{task.name}_")
+        panel = f"{short} · {every[child].num_samples[-1]:,} questions"
+        data += accuracy_data(curves, child, panel)
+    said = f"acc; {BARS}; black dashes: dense model, grey dashes: guessing evenly"
+    columns = 3 if len(task.children) <= 6 else 4
+    return _figure(
+        f"subjects-{_slug(task.name)}",
+        f"Accuracy on each subject of {task.name}",
+        f"{said}. With few questions in each, single points say little.",
+        _spoken(f"Accuracy on each subject of {task.name}.", data, _percent),
+        subjects_chart(data, look_of(curves), task, [said], columns),
+        panel=PANEL + 40,
+    )
+
+
+def _distances(model: str, profile: Profile) -> Figure:
+    data = distance_data(profile)
+    metric = str(profile.depends_on["metric"])
+    unit = "angular distance d(l, n), units of π" if metric == "angular" else f"{metric} d(l, n)"
+    marks = [datum for datum in data if datum["nearest"]]
+    said = f"mean of {profile.num_sequences} sequences; red: the nearest block of each size, l*(n)"
+    title = f"Distance between the two ends of every block, {model}"
+    spoken = "; ".join(
+        f"n={mark['size']}: l*={mark['first_layer']}, {mark['distance']:.4f}" for mark in marks
+    )
+    return _figure(
+        f"distances-{profile.key}",
+        title,
+        f"{metric.capitalize()} distance between the input of layer l and that of layer l+n, "
+        f"{said}.",
+        f"{title}. Nearest block of each size n, with its first layer l* and distance: {spoken}.",
+        distance_chart(data, unit, title, [said]),
+        panel=SIDE + 70,
+    )
+
+
+def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
+    title = "Which layers each plan drops"
+    plans = dict.fromkeys(
+        f"{curve.label}, {entry.num_dropped}: {ranges(entry.dropped)}"
+        for curve in curves
+        for entry in curve.entries
+        if entry.dropped
+    )
+    return _figure(
+        "layers",
+        title,
+        "Each row is a plan. Coloured: dropped. Grey: kept. Layers count from 0.",
+        f"{title}. {_limited(list(plans))}.",
+        dropped_chart(data, look_of(curves), title, ["coloured: dropped; grey: kept"], 2),
+        panel=WIDTH + 60,
+    )
+
+
+def _figure(
+    name: str, title: str, caption: str, spoken: str, chart: alt.TopLevelMixin, panel: int = 0
+) -> Figure:
+    spec = chart.to_dict()
+    spec["config"] = style.config()
+    spec["description"] = spoken
+    return Figure(name, title, caption, spoken, spec, panel)
+
+
+def _spoken(start: str, data: Sequence[Datum], form: Callable[[float], str]) -> str:
+    """The numbers of a figure with lines, as one text."""
+    said = []
+    for datum in data:
+        panel = f"{datum['panel']}, " if datum.get("panel") else ""
+        if datum["kind"] == "point":
+            said.append(
+                f"{panel}{datum['curve']}, {datum['layers_dropped']} layers dropped: "
+                f"{form(datum['value'])}"
+            )
+        else:
+            said.append(f"{panel}{datum['label']}")
+    return f"{start} {_limited(said)}."
+
+
+def _limited(said: Sequence[str]) -> str:
+    more = len(said) - MOST_NUMBERS
+    tail = f"; and {more} more in curves.csv" if more > 0 else ""
+    return "; ".join(said[:MOST_NUMBERS]) + tail
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _slug(name: str) -> str:
+    """`name` as part of a file's name; with a hash of it where characters had to go."""
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60]
+    return short if short == name else f"{short.strip('.-')}-{content_hash(name)[:6]}"

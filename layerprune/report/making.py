@@ -1,0 +1,67 @@
+"""With what a study was made, as names and values to be read."""
+
+from collections.abc import Iterable, Sequence
+
+from layerprune.report.curves import Curve
+from layerprune.report.entry import Entry
+from layerprune.similarity.profile import Profile
+
+
+def making(
+    curves: Sequence[Curve], profiles: Iterable[tuple[str, Profile]]
+) -> list[tuple[str, list[str]]]:
+    """What to know to make a study again: for each name, the different values of its points."""
+    entries = [entry for curve in curves for entry in curve.entries]
+    times = sorted(entry.origin.time for entry in entries)
+    seconds = sum(entry.origin.seconds for entry in entries)
+    settings = dict.fromkeys(
+        name
+        for entry in entries
+        for name in entry.settings
+        if name not in ("schema", "prune.count", "prune.layers")
+    )
+    versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
+    return [
+        ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
+        ("points", [f"{len(entries)} on {len(curves)} curves, {seconds:,.0f} s of evaluation"]),
+        ("when", [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]),
+        ("questions", _distinct(_asked(entry) for entry in entries)),
+        (
+            "calibration",
+            [
+                f"{model}: {profile.num_sequences} sequences (distances {profile.key})"
+                for model, profile in profiles
+            ],
+        ),
+        *(
+            (name, _distinct(entry.settings.get(name, "") for entry in entries))
+            for name in settings
+        ),
+        ("commit", _distinct(entry.origin.commit or "(unknown)" for entry in entries)),
+        ("machine", _distinct(entry.origin.machine for entry in entries)),
+        ("device", _distinct(entry.origin.device for entry in entries)),
+        (
+            "versions",
+            [
+                f"{name} {' or '.join(_distinct(_version(entry, name) for entry in entries))}"
+                for name in versions
+            ],
+        ),
+    ]
+
+
+def _asked(entry: Entry) -> str:
+    tasks = [answers for answers in entry.answers.values() if answers.parent is None]
+    return "; ".join(
+        f"{each.task} (version {each.version}): {each.num_samples:,}, "
+        f"{each.num_fewshot} solved examples before each"
+        for each in tasks
+    )
+
+
+def _version(entry: Entry, name: str) -> str:
+    return entry.origin.versions.get(name, "(absent)")
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

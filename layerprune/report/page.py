@@ -1,0 +1,138 @@
+"""The report as one HTML file that needs nothing else: text, tables, figures, scripts."""
+
+import base64
+import functools
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from layerprune.report.figures import VEGA_LITE, Figure
+from layerprune.report.table import Grid
+
+HERE = Path(__file__).parent
+
+
+def make_page(
+    title: str,
+    summary: Sequence[str],
+    figures: Sequence[tuple[Figure, str]],
+    grids: Sequence[Grid],
+    made: Sequence[tuple[str, Sequence[str]]],
+) -> str:
+    """The page. Each figure comes with its SVG, which stands there until its script has run."""
+    parts = [_figure(figure, svg) for figure, svg in figures]
+    links = [
+        f'<a href="#{escape(figure.name)}">{escape(figure.title)}</a>' for figure, _ in figures
+    ]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>
+{_beside("page.css")}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<p>{escape(" ".join(summary))}</p>
+<nav>{" ".join(links)} <a href="#numbers">All numbers</a> <a href="#making">How it was made</a></nav>
+{"".join(parts)}
+<section id="numbers">
+<h2>All numbers</h2>
+{"".join(map(_table, grids))}
+<p class="note">Every task and subject is in curves.csv, in the folder of this page.</p>
+</section>
+<section id="making">
+<h2>How it was made</h2>
+<dl>
+{"".join(_made(name, values) for name, values in made)}</dl>
+</section>
+</main>
+<script>
+{_bundle()}
+</script>
+<script>
+{_beside("page.js")}</script>
+</body>
+</html>
+"""
+
+
+def embedded_json(content: Any) -> str:
+    """`content` as JSON that can stand inside a script element, whatever texts it holds."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _figure(figure: Figure, svg: str) -> str:
+    name = escape(figure.name)
+    picture = base64.b64encode(svg.encode()).decode()
+    return f"""<section id="{name}">
+<h2>{escape(figure.title)}</h2>
+<figure>
+<div class="card" data-spec="spec-{name}" data-panel="{figure.panel}">
+<img src="data:image/svg+xml;base64,{picture}" alt="{escape(figure.alt)}">
+<div class="chart"></div>
+</div>
+<figcaption>{escape(figure.caption)}</figcaption>
+</figure>
+<script type="application/json" id="spec-{name}">{embedded_json(figure.spec)}</script>
+</section>
+"""
+
+
+def _table(grid: Grid) -> str:
+    head = "<th></th>" * 2 + "".join(
+        f'<th class="block" colspan="{len(grid.columns)}">{escape(block)}</th>'
+        for block in grid.blocks
+    )
+    names = "<th>fraction</th><th>n</th>" + "".join(
+        _cell("th", column, column) for _ in grid.blocks for column in grid.columns
+    )
+    columns = ("", "", *grid.columns * len(grid.blocks))
+    rows = "".join(
+        "<tr>" + "".join(map(_cell, ["td"] * len(row), columns, row)) + "</tr>\n"
+        for row in grid.rows
+    )
+    return f"""<div class="scroll">
+<table>
+<caption>{escape(grid.title)}</caption>
+<thead>
+<tr>{head}</tr>
+<tr>{names}</tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table>
+</div>
+<p class="note">{escape(grid.note)}</p>
+"""
+
+
+def _cell(tag: str, column: str, text: str) -> str:
+    """A cell; the list of layers, which starts a curve's block, reads from the left."""
+    style = ' class="layers block-start"' if column == "layers" else ""
+    return f"<{tag}{style}>{escape(text)}</{tag}>"
+
+
+def _made(name: str, values: Sequence[str]) -> str:
+    said = "<br>".join(escape(value) for value in values)
+    return f"<dt>{escape(name)}</dt><dd>{said}</dd>\n"
+
+
+def _beside(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
+    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    # Inside a script element this would end it; in JavaScript's texts `<\\/` is the same.
+    return bundle.replace("</script", "<\\/script")

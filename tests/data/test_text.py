@@ -1,0 +1,90 @@
+"""Text is dealt to parts that share nothing, the same way every time."""
+
+import pytest
+import torch
+from conftest import byte_tokenizer
+
+from layerprune.config.schema import DataConfig
+from layerprune.data.sequences import cut
+from layerprune.data.text import deal, read
+from layerprune.errors import UserError
+
+
+def paragraphs(documents):
+    return {" ".join(part.split()) for text in documents for part in text.split("\n\n") if part}
+
+
+def test_embedded_parts_share_no_paragraph():
+    text = read(DataConfig())
+    parts = [paragraphs(part) for part in (text.calibration, text.healing, text.heldout)]
+    assert all(len(part) > 100 for part in parts)
+    for at, part in enumerate(parts):
+        for other in parts[at + 1 :]:
+            assert not part & other
+    assert sum(map(len, text.healing)) > 100_000
+    assert text == read(DataConfig())
+
+
+def test_digest_follows_the_content():
+    documents = [f"document {number}" for number in range(10)]
+    assert deal(documents).digest == deal(reversed(documents)).digest
+    assert deal(documents).digest != deal([*documents, "one more"]).digest
+
+
+def test_files_of_the_users_own(tmp_path):
+    prose = "\n\n".join(f"Paragraph {number}. " + "word " * 100 for number in range(60))
+    (tmp_path / "a.txt").write_text(prose)
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n{"text": "two"}\n')
+    text = read(DataConfig(files=[str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")]))
+    everything = text.calibration + text.healing + text.heldout
+    assert paragraphs(everything) == paragraphs([prose, "one", "two"])
+    assert text.calibration
+    assert text.healing
+    assert text.heldout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", "", "no text"),
+        ("blank.txt", " \n\n \n", "no text"),
+        ("empty.jsonl", "\n", "no text"),
+        ("broken.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "line 2"),
+        ("broken2.jsonl", "nonsense\n", "line 1"),
+        ("some.pdf", "x", ".txt or a .jsonl"),
+        ("short.txt", "one paragraph", "three documents"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read(DataConfig(files=[str(tmp_path / name)]))
+
+
+def test_missing_and_binary_files_are_named(tmp_path):
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError, match="UTF-8"):
+        read(DataConfig(files=[str(tmp_path / "binary.txt")]))
+    with pytest.raises(UserError, match="does not exist"):
+        read(DataConfig(files=[str(tmp_path / "absent.txt")]))
+    with pytest.raises(UserError, match="is a folder"):
+        read(DataConfig(files=[str(tmp_path)]))
+
+
+def test_sequences_never_span_two_documents():
+    documents = ["a" * 10, "b" * 7, "c" * 4, "d" * 3]
+    ids = cut(documents, byte_tokenizer(), length=4, most=100)
+    assert ids.shape == (4, 4)  # two of a, one of b, one of c, none of d
+    assert all(len(set(row.tolist())) == 1 for row in ids)
+
+
+def test_fewer_sequences_are_taken_evenly():
+    documents = [letter * 4 for letter in "abcdefgh"]
+    tokenizer = byte_tokenizer()
+    ids = cut(documents, tokenizer, length=4, most=4)
+    assert torch.equal(ids, cut([documents[at] for at in (0, 2, 4, 6)], tokenizer, 4, 4))
+
+
+def test_text_shorter_than_a_sequence_is_refused():
+    with pytest.raises(UserError, match=r"data\.sequence_length=5"):
+        cut(["abcd"], byte_tokenizer(), length=5, most=1)

@@ -1,0 +1,148 @@
+"""Records are whole or not there; keys follow what changes a result."""
+
+import dataclasses
+import json
+
+import pytest
+
+from layerprune.config.schema import (
+    Config,
+    DataConfig,
+    Dtype,
+    EvalConfig,
+    ExportConfig,
+    HealConfig,
+    MetricConfig,
+    ModelConfig,
+    PruneConfig,
+    RuntimeConfig,
+    TrackerConfig,
+    TrackerMode,
+)
+from layerprune.files import creating_folder, replacing, write_json
+from layerprune.plan.target import Target
+from layerprune.record.identity import identity, point_key
+from layerprune.record.point import ForeignRecord, Point
+from layerprune.record.store import Store
+
+
+def config(**changes):
+    return Config(**{
+        "model": ModelConfig(path="m"),
+        "metric": MetricConfig(name="angular"),
+        "prune": PruneConfig(strategy="block"),
+        "heal": HealConfig(recipe="none"),
+        "eval": EvalConfig(tasks=["facts"]),
+        "data": DataConfig(),
+        "tracker": TrackerConfig(),
+        "export": ExportConfig(format="none"),
+        "runtime": RuntimeConfig(),
+        **changes,
+    })
+
+
+def key(target=Target(0.1, 3), model="abc", text="def", name="tiny", **changes):  # noqa: B008
+    return point_key(identity(config(**changes), model, text, target), name)
+
+
+def test_key_follows_what_changes_the_result():
+    other = [
+        key(model="xyz"),
+        key(text="xyz"),
+        key(Target(0.1, 4)),
+        key(Target(0.1, 3, (1, 2, 3))),
+        key(seed=1),
+        key(metric=MetricConfig(name="cosine")),
+        key(prune=PruneConfig(strategy="deepest")),
+        key(heal=HealConfig(recipe="lora")),
+        key(eval=EvalConfig(tasks=["facts"], limit=5)),
+        key(eval=EvalConfig(tasks=["facts"], num_fewshot=2)),
+        key(data=DataConfig(sequence_length=64)),
+        key(data=DataConfig(heldout_sequences=3)),
+    ]
+    assert len({key(), *other}) == len(other) + 1
+
+
+def test_key_ignores_what_does_not():
+    same = [
+        key(Target(0.12, 3)),
+        key(study="another"),
+        key(tracker=TrackerConfig(mode=TrackerMode.disabled)),
+        key(runtime=RuntimeConfig(outputs="elsewhere", threads=1)),
+        key(eval=EvalConfig(tasks=["facts"], batch_size=3)),
+    ]
+    assert {key()} == set(same)
+    assert key(model="abc", name="../../etc/<passwd>").startswith("etc-passwd-block-03-")
+
+
+def test_dtype_is_part_of_the_key():
+    half = identity(
+        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "a", "b", Target(0, 0)
+    )
+    assert half != identity(config(), "a", "b", Target(0, 0))
+
+
+def point(name="p"):
+    empty = dict.fromkeys(Point.__dataclass_fields__, {})
+    return Point(**{**empty, "key": name, "plan": {"dropped": [1, 2]}, "scores": []})
+
+
+def test_written_and_read_again(tmp_path):
+    store = Store(tmp_path)
+    assert store.read("p") is None
+    path = store.write(point())
+    assert store.read("p") == point()
+    assert path == tmp_path / "points" / "p" / "record.json"
+    assert [child.name for child in path.parent.iterdir()] == ["record.json"]
+
+
+def test_damaged_and_foreign_records_are_named_not_fatal(tmp_path):
+    store = Store(tmp_path)
+    whole = store.write(point("whole")).read_text()
+    for name, content in (
+        ("truncated", whole[: len(whole) // 2]),
+        ("newer", json.dumps({**json.loads(whole), "schema": 99})),
+        ("foreign", '{"hello": 1}'),
+        ("list", "[1, 2]"),
+        ("short", '{"schema": 1}'),
+        ("binary", "\0\1"),
+    ):
+        path = tmp_path / "points" / name / "record.json"
+        path.parent.mkdir()
+        path.write_text(content)
+        assert store.read(name) is None
+    found = {path.parent.name: (got, why) for path, got, why in store.points()}
+    assert found["whole"] == (point("whole"), "")
+    assert all(got is None and why for name, (got, why) in found.items() if name != "whole")
+    assert "99" in found["newer"][1]
+
+
+def test_foreign_record_says_what_it_lacks():
+    with pytest.raises(ForeignRecord, match="identity"):
+        Point.from_json({"schema": 1, "key": "k"})
+    assert Point.from_json(point().to_json()) == point()
+    assert dataclasses.replace(point(), key="x") != point()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"value": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"value": float("nan")})
+    with pytest.raises(RuntimeError), replacing(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_fails_is_never_there(tmp_path):
+    with pytest.raises(RuntimeError), creating_folder(tmp_path / "model") as beside:
+        (beside / "config.json").write_text("{}")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    for content in ("first", "second"):
+        with creating_folder(tmp_path / "model") as beside:
+            (beside / "file").write_text(content)
+    assert (tmp_path / "model" / "file").read_text() == "first"
+    assert [child.name for child in tmp_path.iterdir()] == ["model"]
