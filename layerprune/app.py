@@ -30,6 +30,8 @@ def main() -> None:
     """Run what the command line asks for; exit status 2 for what the user can mend."""
     # With this, Hydra hands its exceptions on instead of printing them and ending the process.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # The libraries' own bars would draw over this project's; tqdm reads this when it is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     register()
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)
     try:

@@ -45,7 +45,8 @@ def run(config: Config) -> list[Point]:
     _check_names(config)
     questions = Questions(config.eval)
     outputs = Path(config.runtime.outputs)
-    job = Job(config, locate(config.model, outputs / "cache"), read(config.data))
+    text = read(config.data)
+    job = Job(config, locate(config.model, outputs / "cache"), text)
     wanted, notes = targets(config.prune, job.source.num_layers)
     keys = [point_key(_identity(job, target), job.source.name) for target in wanted]
 

@@ -21,6 +21,9 @@ console = Console(stderr=True)
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a bar is a line as often as this."""
 
+PLAIN_FROM_S = 2.0
+"""Without a terminal, a bar that was done sooner than this is not mentioned."""
+
 _live: list[Progress] = []
 """The one display on a terminal, while any bar is open."""
 
@@ -80,4 +83,5 @@ def _plain_bar(title: str, total: int) -> Iterator[Advance]:
             say(f"{title}: {done}/{total}, about {left:.0f} s left")
 
     yield advance
-    say(f"{title}: {done}/{total} in {time.monotonic() - started:.1f} s")
+    if (took := time.monotonic() - started) >= PLAIN_FROM_S:
+        say(f"{title}: {done}/{total} in {took:.0f} s")

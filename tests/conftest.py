@@ -4,12 +4,19 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["TQDM_DISABLE"] = "1"
 
 import pytest
 import torch
 from families import TINY
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from layerprune.config.compose import conf_dir, register, typed
+from layerprune.config.schema import Config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,3 +55,46 @@ def byte_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_tasks(tmp_path_factory):
+    """A folder with one lm-eval task, `letters`: twelve questions with three options each."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "letters.yaml").write_text(
+        "task: letters\n"
+        "custom_dataset: !function letters.load\n"
+        "output_type: multiple_choice\n"
+        "test_split: test\n"
+        'doc_to_text: "{{question}}"\n'
+        'doc_to_choice: "{{choices}}"\n'
+        "doc_to_target: answer\n"
+        "metric_list:\n"
+        "  - metric: acc\n"
+        "  - metric: acc_norm\n"
+    )
+    (folder / "letters.py").write_text(
+        "from datasets import Dataset\n"
+        "def load(**_):\n"
+        "    rows = [\n"
+        "        {'question': f'After {chr(97 + at)} comes',\n"
+        "         'choices': [chr(98 + at), 'the end', 'x' * (at % 3 + 1)], 'answer': at % 3}\n"
+        "        for at in range(12)\n"
+        "    ]\n"
+        "    return {'test': Dataset.from_list(rows)}\n"
+    )
+    return folder
+
+
+def compose(*overrides: str) -> Config:
+    """The typed configuration that `python main.py OVERRIDES` would run."""
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed(hydra_compose("config", overrides=list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def no_hydra_left_over():
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()

@@ -140,7 +140,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.files is not None and not self.files:
-            raise UserError("data.files=[] is empty: name a file, or leave the key out.")
+            raise UserError("data.files is empty: add data.files=[FILE,...] to the command.")
         for key, value, least in (
             ("data.sequence_length", self.sequence_length, 2),
             ("data.calibration_sequences", self.calibration_sequences, 1),

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -52,6 +53,12 @@ class Scorer(HFLM):
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
         )
         self._shares = _keeps_whole_cache(model)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[Answer]:
+        """lm-eval's own, without its bar for the tokeniser: this project's bars are enough."""
+        return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
         self,

@@ -22,6 +22,8 @@ class Curve:
 
     label: str
     """What sets it apart from the study's other curves."""
+    short: str
+    """The same without the model's name."""
     hue: str
     """What its colour stands for."""
     mark: str
@@ -99,28 +101,33 @@ def make_tasks(curves: Iterable[Curve]) -> list[Task]:
     ]
 
 
-def _names(firsts: Sequence[Entry]) -> list[tuple[str, str, str]]:
-    """Label, hue and mark of each curve: as short as tells them apart."""
+def _names(firsts: Sequence[Entry]) -> list[tuple[str, str, str, str]]:
+    """Label, label without model, hue and mark of each curve: as short as tells them apart."""
     models = _vary(entry.model for entry in firsts)
-    rules = [_rule(entry, firsts) for entry in firsts]
     heals = {entry.heal for entry in firsts}
-    seeds = _vary(entry.seed for entry in firsts)
+    rules = [_rule(entry, firsts) for entry in firsts]
     parts = [
         [
-            *([entry.model] if models else []),
-            *([rule] if _vary(rules) or not models else []),
+            rule,
             *([entry.heal if entry.heal != UNHEALED else "not healed"] if len(heals) > 1 else []),
-            *([f"seed {entry.seed}"] if seeds else []),
         ]
         for entry, rule in zip(firsts, rules, strict=True)
     ]
-    extras = _extras(firsts, parts)
     names = []
-    for entry, rule, part, extra in zip(firsts, rules, parts, extras, strict=True):
-        hue = [entry.model if models else rule, *extra]
+    for entry, rule, part in zip(firsts, rules, parts, strict=True):
+        same = [
+            each
+            for each, other in zip(firsts, parts, strict=True)
+            if (each.model, other) == (entry.model, part)
+        ]
+        extras = _extras(entry, same)
+        # Curves that differ in their seed only are repeats of one another: of one colour.
+        hue = [entry.model if models else rule, *(said for name, said in extras if name != "seed")]
         if len(heals - {UNHEALED}) > 1 and entry.heal != UNHEALED:
             hue.append(entry.heal)  # solid and dotted lines tell only healed from not healed
-        names.append((_join([*part, *extra]), _join(hue), rule))
+        short = [*part, *(said for _, said in extras)]
+        label = [entry.model, *short] if models else short
+        names.append((_join(label), _join(short), _join(hue), rule))
     return names
 
 
@@ -129,19 +136,13 @@ def _rule(entry: Entry, firsts: Sequence[Entry]) -> str:
     return _join([entry.strategy, entry.metric] if metrics else [entry.strategy])
 
 
-def _extras(firsts: Sequence[Entry], parts: Sequence[list[str]]) -> list[list[str]]:
-    """For curves that would have the same name, the settings in which they differ."""
-    extras = []
-    for part in parts:
-        same = [each for each, other in zip(firsts, parts, strict=True) if other == part]
-        differing = [
-            name
-            for name in same[0].settings
-            if not name.startswith("prune.") and _vary(each.settings.get(name) for each in same)
-        ]
-        entry = firsts[len(extras)]
-        extras.append([f"{name}={str(entry.settings.get(name))[:16]}" for name in differing])
-    return extras
+def _extras(entry: Entry, same: Sequence[Entry]) -> list[tuple[str, str]]:
+    """The settings in which curves of the same name differ, and how they are said."""
+    return [
+        (name, f"seed {value}" if name == "seed" else f"{name}={value[:16]}")
+        for name, value in entry.settings.items()
+        if not name.startswith("prune.") and _vary(each.settings.get(name) for each in same)
+    ]
 
 
 def _vary(values: Iterable[object]) -> bool:

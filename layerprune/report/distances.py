@@ -59,31 +59,35 @@ def distance_chart(
     )
 
 
-def _heat(data: list[Datum], field: str, title: str, legend: str) -> alt.LayerChart:
+def _heat(
+    data: list[Datum], field: str, title: str, legend: str
+) -> alt.LayerChart | alt.FacetChart:
     most = max(datum["size"] for datum in data)
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if most / step <= 10)
+    # Whole scales in both panels, though one leaves cells out.
     x = alt.X(
         "first_layer:O",
+        scale=alt.Scale(domain=list(range(most))),
         title="first layer l of the block",
         axis=alt.Axis(values=list(range(0, most, step)), labelAngle=0),
     )
     y = alt.Y(
         "size:O",
         title="block size n (layers)",
-        sort="descending",
+        scale=alt.Scale(domain=list(range(most, 0, -1))),
         axis=alt.Axis(values=[1, *range(step, most + 1, step)] if step > 1 else alt.Undefined),
     )
     color = alt.Color(
         f"{field}:Q",
         scale=alt.Scale(range=style.NEAR_TO_FAR, interpolate="rgb"),
         legend=alt.Legend(
-            title=legend, orient="bottom", gradientLength=SIDE - 40, titleLimit=SIDE, offset=8
+            title=legend, orient="bottom", gradientLength=SIDE - 90, titleLimit=SIDE, offset=8
         ),
     )
     cells = (
         alt.Chart()
         .transform_filter(f"isValid(datum.{field})")
-        .mark_rect()
+        .mark_rect(aria=False)
         .encode(
             x=x,
             y=y,
@@ -98,7 +102,7 @@ def _heat(data: list[Datum], field: str, title: str, legend: str) -> alt.LayerCh
     )
     marks = (
         alt.Chart()
-        .transform_filter("datum.nearest")
+        .transform_filter(f"datum.nearest && isValid(datum.{field})")
         .mark_point(
             shape="circle",
             filled=True,
@@ -111,5 +115,7 @@ def _heat(data: list[Datum], field: str, title: str, legend: str) -> alt.LayerCh
         .encode(x=x, y=y)
     )
     return alt.layer(cells, marks).properties(
-        width=SIDE, height=SIDE, title=alt.TitleParams(text=title, fontSize=13, fontWeight="normal")
+        width=SIDE,
+        height=SIDE,
+        title=alt.TitleParams(text=title, fontSize=13, fontWeight="normal", offset=6),
     )

@@ -198,7 +198,8 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for name, value in content.items():
             yield from _leaves(value, f"{path}.{name}" if path else name)
     else:
-        yield path, ", ".join(map(str, content)) if isinstance(content, list) else str(content)
+        parts = content if isinstance(content, list) else [content]
+        yield path, ", ".join("not set" if part is None else str(part) for part in parts)
 
 
 def _number(value: Any) -> float:

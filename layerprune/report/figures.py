@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any
 
 import altair as alt
@@ -15,15 +16,14 @@ from layerprune.report.distances import SIDE, distance_chart, distance_data
 from layerprune.report.entry import ranges
 from layerprune.report.layers import WIDTH, dropped_chart, dropped_data
 from layerprune.report.lines import (
+    GAP,
     PANEL,
-    Datum,
     accuracy_chart,
-    accuracy_data,
     look_of,
     loss_chart,
-    loss_data,
     subjects_chart,
 )
+from layerprune.report.series import Datum, accuracy_data, loss_data, points
 from layerprune.similarity.profile import Profile
 
 VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
@@ -48,7 +48,7 @@ class Figure:
     spec: dict[str, Any]
     """In Vega-Lite."""
     panel: int
-    """Width in pixels of one of its panels side by side; 0 if it has one panel of any width."""
+    """Pixels from one of its panels to the next; 0 if it has one panel only."""
 
     def svg(self) -> str:
         """The picture as SVG."""
@@ -64,26 +64,28 @@ def make_figures(
     for task in (task for task in tasks if task.parent is None):
         data = accuracy_data(curves, task.name)
         said = f"acc on {task.size}; {BARS}"
+        # On the picture, the dashed line of a single model has its name beside it.
+        lines = [look.dashes(data)] if look.several_models else []
         figures.append(
             _figure(
                 f"accuracy-{_slug(task.name)}",
                 f"Accuracy on {task.name}",
-                f"{said}. Black dashes: the dense model. Grey dashes: guessing evenly.",
+                f"{said}; {look.dashes(data)}.",
                 _spoken(f"Accuracy on {task.name}, {said}.", data, _percent),
-                accuracy_chart(data, look, task, [said]),
+                accuracy_chart(data, look, task, [said, *lines]),
             )
         )
     for task in (task for task in tasks if task.children):
         figures.append(_subjects(curves, task, {each.name: each for each in tasks}))
     data = loss_data(curves)
-    sizes = sorted({datum["num_samples"] for datum in data if datum["kind"] == "point"})
+    sizes = sorted({datum["num_samples"] for datum in points(data)})
     said = f"{' or '.join(map(str, sizes))} sequences of held-out text; {BARS}"
     figures.append(
         _figure(
             "loss",
             "Held-out loss",
-            f"Cross-entropy per token divided by ln V, on {said}. At 1 (grey dashes) the model "
-            "is no better than guessing evenly among all tokens. Black dashes: the dense model.",
+            f"Cross-entropy per token divided by ln V, on {said}. At 1 the model is no better than "
+            f"guessing evenly among all tokens; {look.dashes(data)}.",
             _spoken(f"Loss over ln V on {said}.", data, "{:.3f}".format),
             loss_chart(data, look, [f"cross-entropy / ln V on {said}; 1 is guessing evenly"]),
         )
@@ -96,21 +98,23 @@ def make_figures(
 
 
 def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Figure:
+    look = look_of(curves)
+    # What all subjects' names begin with would leave no room for the rest.
+    start = commonprefix(task.children)  # noqa: RUF071 - names, not paths
+    start = start[: start.rfind("_") + 1]
     data = []
     for child in task.children:
-        # The group's own name in front of every subject would leave no room for the subject.
-        short = child.removeprefix(f"{task.name}_")
-        panel = f"{short} · {every[child].num_samples[-1]:,} questions"
-        data += accuracy_data(curves, child, panel)
-    said = f"acc; {BARS}; black dashes: dense model, grey dashes: guessing evenly"
+        short = child.removeprefix(start)
+        data += accuracy_data(curves, child, f"{short} ({every[child].num_samples[-1]:,})")
+    said = f"acc, with the number of questions in brackets; {BARS}"
     columns = 3 if len(task.children) <= 6 else 4
     return _figure(
         f"subjects-{_slug(task.name)}",
         f"Accuracy on each subject of {task.name}",
-        f"{said}. With few questions in each, single points say little.",
+        f"{said}; {look.dashes(data)}. With few questions in each, single points say little.",
         _spoken(f"Accuracy on each subject of {task.name}.", data, _percent),
-        subjects_chart(data, look_of(curves), task, [said], columns),
-        panel=PANEL + 40,
+        subjects_chart(data, look, task, [said, look.dashes(data)], columns),
+        panel=PANEL + GAP,
     )
 
 
@@ -120,7 +124,7 @@ def _distances(model: str, profile: Profile) -> Figure:
     unit = "angular distance d(l, n), units of π" if metric == "angular" else f"{metric} d(l, n)"
     marks = [datum for datum in data if datum["nearest"]]
     said = f"mean of {profile.num_sequences} sequences; red: the nearest block of each size, l*(n)"
-    title = f"Distance between the two ends of every block, {model}"
+    title = f"Distance across every block of {model}"
     spoken = "; ".join(
         f"n={mark['size']}: l*={mark['first_layer']}, {mark['distance']:.4f}" for mark in marks
     )
@@ -131,7 +135,7 @@ def _distances(model: str, profile: Profile) -> Figure:
         f"{said}.",
         f"{title}. Nearest block of each size n, with its first layer l* and distance: {spoken}.",
         distance_chart(data, unit, title, [said]),
-        panel=SIDE + 70,
+        panel=SIDE + 56,
     )
 
 
@@ -149,7 +153,7 @@ def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
         "Each row is a plan. Coloured: dropped. Grey: kept. Layers count from 0.",
         f"{title}. {_limited(list(plans))}.",
         dropped_chart(data, look_of(curves), title, ["coloured: dropped; grey: kept"], 2),
-        panel=WIDTH + 60,
+        panel=WIDTH + 54,
     )
 
 
@@ -184,7 +188,7 @@ def _limited(said: Sequence[str]) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{value:.1%}"
 
 
 def _slug(name: str) -> str:

@@ -41,8 +41,10 @@ def dropped_chart(
     for datum in data:
         panels[datum["panel"]].append(datum)
     charts = [_panel(name, rows, look) for name, rows in panels.items()]
-    return alt.concat(*charts, columns=columns, data=alt.Data(values=list(data))).properties(
-        title=alt.TitleParams(text=title, subtitle=subtitle)
+    return (
+        alt.concat(*charts, columns=columns, data=alt.Data(values=list(data)))
+        .resolve_scale(color="independent")
+        .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
     )
 
 
@@ -54,7 +56,7 @@ def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
     return (
         alt.Chart()
         .transform_filter(alt.FieldEqualPredicate(field="panel", equal=name))
-        .mark_rect(stroke="white", strokeWidth=1)
+        .mark_rect(stroke="white", strokeWidth=1, aria=False)
         .encode(
             x=alt.X(
                 "layer:O",
@@ -81,11 +83,10 @@ def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
                 alt.Tooltip("state:N", title="which is"),
             ],
         )
-        .resolve_scale(color="independent")
         .properties(
             width=WIDTH,
             height=alt.Step(ROW),
-            title=alt.TitleParams(text=name, fontSize=13, fontWeight="normal"),
+            title=alt.TitleParams(text=name, fontSize=13, fontWeight="normal", offset=6),
         )
     )
 

@@ -1,21 +1,23 @@
 """Curves against the fraction of layers dropped: accuracy, accuracy by subject, held-out loss."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import altair as alt
 
-from layerprune.record.point import HELDOUT
 from layerprune.report import style
-from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve, Task
-from layerprune.report.entry import Entry, Value, ranges
+from layerprune.report.curves import UNHEALED, Curve, Task
+from layerprune.report.series import Datum, most_dropped, span
 
-Datum = dict[str, Any]
+Chart = alt.LayerChart | alt.FacetChart
 
 PANEL = 190
 """Width of a small panel, in pixels."""
+
+GAP = 26
+"""Between two small panels."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Look:
         """Whether colours stand for models, so that shapes have to tell strategies apart."""
         return self.title == "model"
 
+    def dashes(self, data: Sequence[Datum]) -> str:
+        """What the dashed lines of a figure are."""
+        there = {datum["kind"] for datum in data}
+        dense = (
+            "coloured dashes: the dense models"
+            if self.several_models
+            else ("black dashes: the dense model")
+        )
+        said = [dense] if "dense" in there else []
+        return "; ".join([*said, "grey dashes: guessing evenly"] if "chance" in there else said)
+
 
 def look_of(curves: Sequence[Curve]) -> Look:
     """The look that every figure of a study shares."""
@@ -44,63 +57,15 @@ def look_of(curves: Sequence[Curve]) -> Look:
     )
 
 
-def accuracy_data(curves: Iterable[Curve], task: str, panel: str = "") -> list[Datum]:
-    """One datum for each point that has an accuracy on `task`, then the dense models and chance."""
-    curves = list(curves)
-    data = []
-    for curve in curves:
-        for entry in curve.entries:
-            if (value := _accuracy(entry, task)) is not None:
-                data.append(_point(curve, entry, task, value, entry.answers[task].num_samples))
-    dense = [(curve, _accuracy(curve.dense, task)) for curve in curves if curve.dense is not None]
-    data += _dense(((curve, value) for curve, value in dense if value is not None), "{:.1%}")
-    chances = sorted(
-        {
-            answers.chance
-            for curve in curves
-            for entry in curve.entries
-            if (answers := entry.answers.get(task)) is not None and answers.chance is not None
-        }
-    )
-    data += [
-        {"kind": "chance", "value": chance, "label": f"guessing evenly {chance:.1%}"}
-        for chance in chances
-    ]
-    return [{**datum, "panel": panel} for datum in data]
-
-
-def loss_data(curves: Iterable[Curve]) -> list[Datum]:
-    """One datum for each point, then the dense models and evenly guessed tokens."""
-    curves = list(curves)
-    data = [
-        _point(curve, entry, HELDOUT, entry.loss.normalised, entry.loss.num_sequences)
-        for curve in curves
-        for entry in curve.entries
-    ]
-    dense = ((curve, curve.dense.loss.normalised) for curve in curves if curve.dense is not None)
-    data += _dense(dense, "{:.3f}")
-    return [*data, {"kind": "chance", "value": 1.0, "label": "guessing evenly 1.0"}]
-
-
-def accuracy_chart(
-    data: list[Datum], look: Look, task: Task, subtitle: list[str]
-) -> alt.LayerChart:
+def accuracy_chart(data: list[Datum], look: Look, task: Task, subtitle: list[str]) -> Chart:
     """Accuracy on one task or group."""
-    low, high = _span(data)
-    axis = alt.Y(
-        "value:Q",
-        title="accuracy (%)",
-        scale=alt.Scale(domain=[math.floor(low * 10) / 10, math.ceil(high * 10) / 10]),
-        # Percent signs at every tick would only repeat the title.
-        axis=alt.Axis(labelExpr="format(datum.value * 100, '.3~g')", tickCount=6),
-    )
     title = f"Accuracy on {task.name} as layers are dropped"
-    return _single(data, look, axis, title, subtitle)
+    return _single(data, look, _percent_axis(data, ticks=6), title, subtitle)
 
 
-def loss_chart(data: list[Datum], look: Look, subtitle: list[str]) -> alt.LayerChart:
+def loss_chart(data: list[Datum], look: Look, subtitle: list[str]) -> Chart:
     """Loss on held-out text, divided by ln V."""
-    _, high = _span(data)
+    _, high = span(data)
     axis = alt.Y(
         "value:Q",
         title="held-out loss / ln V",
@@ -112,33 +77,42 @@ def loss_chart(data: list[Datum], look: Look, subtitle: list[str]) -> alt.LayerC
 
 def subjects_chart(
     data: list[Datum], look: Look, task: Task, subtitle: list[str], columns: int
-) -> alt.FacetChart:
+) -> Chart:
     """Accuracy on each task of a group, in small panels with the same scales."""
-    low, high = _span(data)
-    axis = alt.Y(
-        "value:Q",
-        title="accuracy (%)",
-        scale=alt.Scale(domain=[math.floor(low * 10) / 10, math.ceil(high * 10) / 10]),
-        axis=alt.Axis(labelExpr="format(datum.value * 100, '.3~g')", tickCount=4),
-    )
-    layers = _layers(look, axis, _fractions(data, 3), small=True)
+    layers = _layers(look, _percent_axis(data, ticks=4), _fractions(data, 3), small=True)
     panel = alt.layer(*layers).properties(width=PANEL, height=140)
-    header = alt.Header(title=None, labelAnchor="start", labelLimit=PANEL)
-    return panel.facet(
-        data=alt.Data(values=data),
-        facet=alt.Facet(
-            "panel:N", sort=list(dict.fromkeys(datum["panel"] for datum in data)), header=header
-        ),
-        columns=columns,
-    ).properties(title=_title(f"Accuracy on each subject of {task.name}", subtitle))
+    header = alt.Header(title=None, labelAnchor="start", labelLimit=PANEL, labelPadding=4)
+    return (
+        panel.facet(
+            data=alt.Data(values=data),
+            facet=alt.Facet(
+                "panel:N", sort=list(dict.fromkeys(datum["panel"] for datum in data)), header=header
+            ),
+            columns=columns,
+            spacing={"row": 18, "column": GAP},
+        )
+        # A shared axis would also be drawn where the last row has no panel.
+        .resolve_axis(x="independent")
+        .properties(title=_title(f"Accuracy on each subject of {task.name}", subtitle))
+    )
 
 
-def _single(
-    data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]
-) -> alt.LayerChart:
+def _single(data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]) -> Chart:
     layers = _layers(look, axis, _fractions(data, 10), small=False)
     return alt.layer(*layers, data=alt.Data(values=data)).properties(
         width=style.WIDTH, height=style.HEIGHT, title=_title(title, subtitle)
+    )
+
+
+def _percent_axis(data: list[Datum], ticks: int) -> alt.Y:
+    low, high = span(data)
+    return alt.Y(
+        "value:Q",
+        title="accuracy (%)",
+        # From one multiple of ten percent to another: steps as they are read.
+        scale=alt.Scale(domain=[math.floor(low * 10) / 10, math.ceil(high * 10) / 10]),
+        # Percent signs at every tick would only repeat the title.
+        axis=alt.Axis(labelExpr="format(datum.value * 100, '.3~g')", tickCount=ticks),
     )
 
 
@@ -150,7 +124,7 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
             domain=look.hues,
             range=[style.HUES[at % len(style.HUES)] for at in range(len(look.hues))],
         ),
-        legend=_legend(look.title) if len(look.hues) > 1 else None,
+        legend=_legend(look.title, look.hues) if len(look.hues) > 1 else None,
     )
     # With one model, shape says again what colour says, for those who see colours less well.
     field, domain = ("mark", look.marks) if look.several_models else ("hue", look.hues)
@@ -161,7 +135,7 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
             domain=domain,
             range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(domain))],
         ),
-        legend=_legend("strategy" if own else look.title) if own or len(look.hues) > 1 else None,
+        legend=_legend("strategy" if own else look.title, domain) if len(domain) > 1 else None,
     )
     base = alt.Chart()
     curve = base.transform_filter("datum.kind === 'point' && datum.joined")
@@ -171,17 +145,22 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
     if look.healed:
         # As in the paper: healed curves solid, the others dotted. Where none is healed, all are
         # solid: dots would only make them harder to read.
-        dash = alt.Scale(domain=["healed", "not healed"], range=[style.SOLID, style.DOTTED])
-        line = line.encode(strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=_legend(None)))
+        dash_domain = ["healed", "not healed"]
+        dash = alt.Scale(domain=dash_domain, range=[style.SOLID, style.DOTTED])
+        line = line.encode(
+            strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=_legend(None, dash_domain))
+        )
     point = base.transform_filter("datum.kind === 'point'")
-    bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.55).encode(
-        x=x, y=alt.Y("low:Q", title=y.title), y2="high:Q", color=hue
+    bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.5).encode(
+        x=alt.X("bar:Q"), y=alt.Y("low:Q"), y2="high:Q", color=hue
     )
     dot = point.mark_point(filled=True, opacity=1, size=22 if small else 60).encode(
         x=x, y=y, color=hue, shape=shape, tooltip=_TOOLTIP
     )
     rules = [_rule(look, y, kind, small) for kind in ("chance", "dense")]
-    labels = [] if small else [_label(y, kind) for kind in ("chance", "dense")]
+    labels = [] if small else [_label(y, "chance")]
+    if not small and not look.several_models:  # the names of several lines would overlap
+        labels.append(_label(y, "dense"))
     return [*rules, bar, line, dot, *labels]
 
 
@@ -219,8 +198,17 @@ def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> alt.Chart:
     return mark.encode(x=alt.value(0), y=y, text="label:N")
 
 
-def _legend(title: str | None) -> alt.Legend:
-    return alt.Legend(title=title, orient="top", direction="horizontal", offset=6)
+def _legend(title: str | None, names: Sequence[str]) -> alt.Legend:
+    return alt.Legend(
+        title=title,
+        # Long names go on in the next line, rather than out of the picture.
+        columns=3 if sum(len(name) + 4 for name in names) > 80 else alt.Undefined,
+        orient="top",
+        direction="horizontal",
+        titleOrient="left",
+        offset=6,
+        symbolOpacity=1,
+    )
 
 
 def _title(title: str, subtitle: list[str]) -> alt.TitleParams:
@@ -228,59 +216,11 @@ def _title(title: str, subtitle: list[str]) -> alt.TitleParams:
 
 
 def _fractions(data: list[Datum], ticks: int) -> alt.X:
-    most = max((datum["fraction"] for datum in data if datum["kind"] == "point"), default=0.0)
+    most = most_dropped(data)
     return alt.X(
         "fraction:Q",
         title="fraction of layers dropped",
-        # A little room, so that the last points are not cut in half.
-        scale=alt.Scale(domain=[0, max(most, 0.05) * 1.02], nice=False),
-        axis=alt.Axis(format=".0%", tickCount=ticks),
+        # A little room, so that the first and last points are not cut in half.
+        scale=alt.Scale(domain=[-0.02 * most, 1.02 * most], nice=False),
+        axis=alt.Axis(format="~%", tickCount=ticks),
     )
-
-
-def _span(data: list[Datum]) -> tuple[float, float]:
-    """The least and the greatest number that a figure has to show."""
-    low = [datum.get("low", datum["value"]) for datum in data]
-    high = [datum.get("high", datum["value"]) for datum in data]
-    return max(0.0, min(low)), max(high)
-
-
-def _accuracy(entry: Entry, task: str) -> Value | None:
-    return entry.answers[task].measures.get(ACCURACY) if task in entry.answers else None
-
-
-def _point(curve: Curve, entry: Entry, task: str, value: Value, num_samples: int) -> Datum:
-    stderr = 0.0 if value.stderr is None else value.stderr
-    return {
-        "kind": "point",
-        "curve": curve.label,
-        "hue": curve.hue,
-        "mark": curve.mark,
-        "healed": "not healed" if entry.heal == UNHEALED else "healed",
-        "joined": entry.strategy != NAMED,
-        "task": task,
-        "fraction": entry.fraction,
-        "layers_dropped": entry.num_dropped,
-        "layers": ranges(entry.dropped),
-        "value": value.value,
-        "stderr": value.stderr,
-        "low": value.value - stderr,
-        "high": value.value + stderr,
-        "num_samples": num_samples,
-    }
-
-
-def _dense(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
-    """A dashed line for each dense model; one that several curves share is drawn once."""
-    lines: dict[str, Datum] = {}
-    found = list(found)
-    several = len({curve.first.model for curve, _ in found}) > 1
-    for curve, value in found:
-        name = f"{curve.first.model}, dense" if several else "dense model"
-        lines[curve.first.ground] = {
-            "kind": "dense",
-            "hue": curve.hue,
-            "value": value.value,
-            "label": f"{name} {form.format(value.value)}",
-        }
-    return list(lines.values())

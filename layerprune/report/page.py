@@ -11,7 +11,7 @@ from typing import Any
 import vl_convert
 
 from layerprune.report.figures import VEGA_LITE, Figure
-from layerprune.report.table import Grid
+from layerprune.report.table import Grid, notes_once
 
 HERE = Path(__file__).parent
 
@@ -25,9 +25,12 @@ def make_page(
 ) -> str:
     """The page. Each figure comes with its SVG, which stands there until its script has run."""
     parts = [_figure(figure, svg) for figure, svg in figures]
-    links = [
-        f'<a href="#{escape(figure.name)}">{escape(figure.title)}</a>' for figure, _ in figures
+    targets = [
+        *((figure.name, figure.title) for figure, _ in figures),
+        ("numbers", "All numbers"),
+        ("making", "How it was made"),
     ]
+    links = [f'<a href="#{escape(name)}">{escape(said)}</a>' for name, said in targets]
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -42,11 +45,11 @@ def make_page(
 <main>
 <h1>{escape(title)}</h1>
 <p>{escape(" ".join(summary))}</p>
-<nav>{" ".join(links)} <a href="#numbers">All numbers</a> <a href="#making">How it was made</a></nav>
+<nav>{" ".join(links)}</nav>
 {"".join(parts)}
 <section id="numbers">
 <h2>All numbers</h2>
-{"".join(map(_table, grids))}
+{"".join(_table(grid, note) for grid, note in notes_once(grids))}
 <p class="note">Every task and subject is in curves.csv, in the folder of this page.</p>
 </section>
 <section id="making">
@@ -87,7 +90,7 @@ def _figure(figure: Figure, svg: str) -> str:
 """
 
 
-def _table(grid: Grid) -> str:
+def _table(grid: Grid, note: str) -> str:
     head = "<th></th>" * 2 + "".join(
         f'<th class="block" colspan="{len(grid.columns)}">{escape(block)}</th>'
         for block in grid.blocks
@@ -111,7 +114,7 @@ def _table(grid: Grid) -> str:
 {rows}</tbody>
 </table>
 </div>
-<p class="note">{escape(grid.note)}</p>
+{f'<p class="note">{escape(note)}</p>' if note else ""}
 """
 
 
@@ -133,6 +136,6 @@ def _beside(name: str) -> str:
 @functools.cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     # Inside a script element this would end it; in JavaScript's texts `<\\/` is the same.
     return bundle.replace("</script", "<\\/script")

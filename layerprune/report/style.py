@@ -44,7 +44,10 @@ def config() -> dict[str, Any]:
             "tickColor": "#888",
             "labelColor": "#333",
             "titleColor": "#333",
+            "labelFlush": False,
+            "labelSeparation": 8,
         },
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
         "legend": {
             "labelFontSize": 12,
             "titleFontSize": 12,

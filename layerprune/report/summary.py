@@ -13,15 +13,15 @@ MOST = 4
 
 
 def percent(value: float) -> str:
-    """A share as `45.0 %`."""
-    return f"{100 * value:.1f} %"
+    """A share as `45.0%`."""
+    return f"{value:.1%}"
 
 
 def accuracy(value: Value) -> str:
-    """A share and its standard error as `45.0 ± 5.0 %`."""
+    """A share and its standard error as `45.0 ± 5.0%`."""
     if value.stderr is None:
         return percent(value.value)
-    return f"{100 * value.value:.1f} ± {100 * value.stderr:.1f} %"
+    return f"{100 * value.value:.1f} ± {100 * value.stderr:.1f}%"
 
 
 def last_good(curve: Curve, task: str) -> Entry | None:
@@ -65,8 +65,8 @@ def sentences(curves: Sequence[Curve], tasks: Sequence[Task]) -> list[str]:
     if kept:
         said += kept
         said.append(
-            f"“Keeps” means: at every point measured up to there, at least {SHARE:.0%} of the "
-            "dense model’s margin over chance. These are point estimates for this sample of "
+            f'"Keeps" means: at every point measured up to there, at least {SHARE:.0%} of the '
+            "dense model's margin over chance. These are point estimates for this sample of "
             "questions; their error bars are in the figures."
         )
     if len(pairs) > MOST or len(far) > MOST:
@@ -113,7 +113,7 @@ def _kept(task: Task, curve: Curve) -> str:
     if good is None:
         return ""
     if good.num_dropped == 0:
-        return f"On {task.name}, {curve.label} keeps its accuracy at no point measured."
+        return f"On {task.name}, {curve.label} does not keep its accuracy at any point measured."
     dropped = f"{percent(good.fraction)} of the layers dropped ({good.num_dropped} of "
     value = good.answers[task.name].measures[ACCURACY]
     return (

@@ -34,13 +34,14 @@ class Grid:
     @property
     def width(self) -> int:
         """Characters that a line takes on a terminal."""
-        names = self.columns * len(self.blocks)
-        cells = list(zip(*self.rows, strict=True))
-        wide = sum(
-            max(len(name), *(min(len(text), LAYERS_WIDTH) for text in column)) + 2
-            for name, column in zip(names, cells[2:], strict=True)
+        names = ["fraction", "n"]
+        for block in self.blocks:
+            names += [max(block, self.columns[0], key=len), *self.columns[1:]]
+        gap = 3  # as rich sets the columns
+        return sum(
+            max(map(len, (name[:LAYERS_WIDTH], *(text[:LAYERS_WIDTH] for text in column)))) + gap
+            for name, column in zip(names, zip(*self.rows, strict=True), strict=True)
         )
-        return wide + len("fraction") + 2 + len("99") + 2
 
 
 def make_grids(curves: Sequence[Curve], tasks: Sequence[Task], width: int) -> list[Grid]:
@@ -51,39 +52,52 @@ def make_grids(curves: Sequence[Curve], tasks: Sequence[Task], width: int) -> li
     heads = [task for task in tasks if task.parent is None]
     grids = []
     for group in alike.values():
-        together = _grid(group, heads)
-        fits = len(group) == 1 or together.width <= width
-        grids += [together] if fits else [_grid([curve], heads) for curve in group]
+        side: list[Curve] = []
+        for curve in group:
+            if side and _grid([*side, curve], heads).width > width:
+                grids.append(_grid(side, heads))
+                side = []
+            side.append(curve)
+        grids.append(_grid(side, heads))
     return grids
+
+
+def notes_once(grids: Sequence[Grid]) -> list[tuple[Grid, str]]:
+    """Each table with what to say under it: nothing where the next note is the same."""
+    following = [*(grid.note for grid in grids[1:]), ""]
+    return [
+        (grid, "" if grid.note == after else grid.note)
+        for grid, after in zip(grids, following, strict=True)
+    ]
 
 
 def show_grids(console: Console, grids: Sequence[Grid]) -> None:
     """Print the tables."""
-    for grid in grids:
+    for grid, note in notes_once(grids):
         table = Table(
             title=Text(grid.title, style="bold"),
-            caption=Text(grid.note, style="dim"),
             title_justify="left",
-            caption_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
-        table.add_column(Text("\nfraction"), justify="right", no_wrap=True)
-        table.add_column(Text("\nn"), justify="right", no_wrap=True)
+        # The curve's name stands over its block's first column; with one curve, in the title.
+        several = len(grid.blocks) > 1
+        for name in ("fraction", "n"):
+            table.add_column(Text(f"\n{name}" if several else name), justify="right", no_wrap=True)
         for block in grid.blocks:
             for at, name in enumerate(grid.columns):
-                # The curve's name stands over its first column; with one curve, in the title.
-                above = block if at == 0 and len(grid.blocks) > 1 else ""
-                layers = name == "layers"
+                above = f"{'' if at else block}\n" if several else ""
                 table.add_column(
-                    Text(f"{above}\n{name}"),
-                    justify="left" if layers else "right",
-                    no_wrap=not layers,
-                    max_width=LAYERS_WIDTH if layers else None,
+                    Text(f"{above}{name}"),
+                    justify="right" if at else "left",
+                    no_wrap=at > 0,
+                    max_width=None if at else LAYERS_WIDTH,
                 )
         for row in grid.rows:
             table.add_row(*map(Text, row))
         console.print(table)
+        if note:
+            console.print(Text(f"{note}\n", style="dim"))
 
 
 def _grid(curves: Sequence[Curve], heads: Sequence[Task]) -> Grid:
@@ -103,17 +117,14 @@ def _grid(curves: Sequence[Curve], heads: Sequence[Task]) -> Grid:
     rows = []
     for key in sorted(placed):
         any_entry = next(iter(placed[key].values()))
-        row = [f"{100 * any_entry.fraction:.1f} %", str(key[0])]
+        row = [f"{any_entry.fraction:.1%}", str(key[0])]
         for at in range(len(curves)):
             row += _cells(placed[key].get(at), asked)
         rows.append(tuple(row))
-    names = [curve.label for curve in curves]
-    title = (
-        first.model if len(curves) > 1 or names == [first.model] else f"{first.model}: {names[0]}"
-    )
+    names = tuple(curve.short for curve in curves)
     return Grid(
-        title=title,
-        blocks=tuple(names),
+        title=first.model if len(curves) > 1 else f"{first.model}: {names[0]}",
+        blocks=names,
         columns=("layers", *(f"{task.name} %" for task in asked), "loss", "/ ln V"),
         rows=tuple(rows),
         note=_note(first, asked),
@@ -147,11 +158,10 @@ def _note(first: Entry, tasks: Sequence[Task]) -> str:
     for task in tasks:
         answers = first.answers.get(task.name)
         if answers is not None:
-            guess = (
-                "" if answers.chance is None else f", guessing evenly {100 * answers.chance:.1f} %"
-            )
+            guess = "" if answers.chance is None else f", guessing evenly {answers.chance:.1%}"
             said.append(
-                f"{task.name}: accuracy ± standard error on {answers.num_samples:,} questions{guess}."
+                f"{task.name}: accuracy ± standard error on {answers.num_samples:,} "
+                f"questions{guess}."
             )
     said.append(
         f"loss: nats per token on {first.loss.num_sequences} held-out sequences; "

@@ -1,0 +1,117 @@
+"""The numbers behind the figures with curves, as data that Vega-Lite takes."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from layerprune.record.point import HELDOUT
+from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve
+from layerprune.report.entry import Entry, Value, ranges
+
+Datum = dict[str, Any]
+"""Of `kind` point, dense (the whole model's line) or chance (the line of guessing evenly)."""
+
+
+def accuracy_data(curves: Sequence[Curve], task: str, panel: str = "") -> list[Datum]:
+    """One datum for each point that has an accuracy on `task`, then the dense models and chance."""
+    data = []
+    chances = set()
+    for curve in curves:
+        for entry in curve.entries:
+            if (value := _accuracy(entry, task)) is not None:
+                answers = entry.answers[task]
+                data.append(_point(curve, entry, task, value, answers.num_samples))
+                if answers.chance is not None:
+                    chances.add(answers.chance)
+    dense = [(curve, _accuracy(curve.dense, task)) for curve in curves if curve.dense is not None]
+    data += _dense(((curve, value) for curve, value in dense if value is not None), "{:.1%}")
+    data += [
+        {"kind": "chance", "value": chance, "label": f"guessing evenly {chance:.1%}"}
+        for chance in sorted(chances)
+    ]
+    return [{**datum, "panel": panel} for datum in _beside(data)]
+
+
+def loss_data(curves: Sequence[Curve]) -> list[Datum]:
+    """One datum for each point, then the dense models and guessing tokens evenly."""
+    data = [
+        _point(curve, entry, HELDOUT, entry.loss.normalised, entry.loss.num_sequences)
+        for curve in curves
+        for entry in curve.entries
+    ]
+    dense = ((curve, curve.dense.loss.normalised) for curve in curves if curve.dense is not None)
+    data += _dense(dense, "{:.3f}")
+    return _beside([*data, {"kind": "chance", "value": 1.0, "label": "guessing evenly 1.0"}])
+
+
+def points(data: Sequence[Datum]) -> list[Datum]:
+    """Those that are points, not lines to compare them with."""
+    return [datum for datum in data if datum["kind"] == "point"]
+
+
+def most_dropped(data: Sequence[Datum]) -> float:
+    """The greatest fraction that has to be shown; never nothing, for a lone dense model."""
+    return max([0.1, *(datum["fraction"] for datum in points(data))])
+
+
+def span(data: Sequence[Datum]) -> tuple[float, float]:
+    """The least and the greatest value that has to be shown, error bars included."""
+    low = [float(datum["low" if datum["kind"] == "point" else "value"]) for datum in data]
+    high = [float(datum["high" if datum["kind"] == "point" else "value"]) for datum in data]
+    return max(0.0, min(low)), max(high)
+
+
+def _accuracy(entry: Entry, task: str) -> Value | None:
+    return entry.answers[task].measures.get(ACCURACY) if task in entry.answers else None
+
+
+def _point(curve: Curve, entry: Entry, task: str, value: Value, num_samples: int) -> Datum:
+    stderr = 0.0 if value.stderr is None else value.stderr
+    return {
+        "kind": "point",
+        "curve": curve.label,
+        "hue": curve.hue,
+        "mark": curve.mark,
+        "healed": "not healed" if entry.heal == UNHEALED else "healed",
+        "joined": entry.strategy != NAMED,
+        "task": task,
+        "fraction": entry.fraction,
+        "layers_dropped": entry.num_dropped,
+        "layers": ranges(entry.dropped),
+        "value": value.value,
+        "stderr": value.stderr,
+        "low": value.value - stderr,
+        "high": value.value + stderr,
+        "num_samples": num_samples,
+    }
+
+
+def _dense(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
+    """A line for each dense model; one that several curves share is there once."""
+    lines: dict[str, Datum] = {}
+    found = list(found)
+    several = len({curve.first.model for curve, _ in found}) > 1
+    for curve, value in found:
+        name = f"{curve.first.model}, dense" if several else "dense model"
+        lines[curve.first.ground] = {
+            "kind": "dense",
+            "hue": curve.hue,
+            "value": value.value,
+            "label": f"{name} {form.format(value.value)}",
+        }
+    return list(lines.values())
+
+
+def _beside(data: Sequence[Datum]) -> list[Datum]:
+    """The data with a place for each point's error bar: `bar`, a hair beside its `fraction`.
+
+    Bars of several curves would hide each other; each stays within its own point's width.
+    """
+    curves = list(dict.fromkeys(datum["curve"] for datum in points(data)))
+    step = min(0.006, 0.012 / max(1, len(curves))) * most_dropped(data)
+    middle = (len(curves) - 1) / 2
+    return [
+        {**datum, "bar": datum["fraction"] + (curves.index(datum["curve"]) - middle) * step}
+        if datum["kind"] == "point"
+        else datum
+        for datum in data
+    ]

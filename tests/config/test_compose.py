@@ -1,0 +1,106 @@
+"""Every choice composes; what is wrong is said in one line that names the key."""
+
+import pytest
+from conftest import compose
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from layerprune.config.compose import conf_dir, explain
+from layerprune.config.schema import DEFAULT_FRACTIONS, Config
+from layerprune.errors import UserError
+
+
+def choices():
+    """group=option for every YAML file but the ones that ask for a value."""
+    needs = {"model=custom": "model.path=some/model", "data=files": "data.files=[a.txt]"}
+    for path in sorted(conf_dir().glob("*/*.yaml")):
+        choice = f"{path.parent.name}={path.stem}"
+        yield (choice, needs[choice]) if choice in needs else (choice,)
+
+
+@pytest.mark.parametrize("overrides", list(choices()), ids=" ".join)
+def test_every_choice_composes(overrides):
+    assert isinstance(compose(*overrides), Config)
+
+
+def test_no_yaml_names_code_to_run():
+    assert not [path for path in conf_dir().rglob("*.yaml") if "_target_" in path.read_text()]
+
+
+def test_groups_are_those_of_the_schema():
+    groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")} - {"experiment"}
+    assert groups == set(Config.__dataclass_fields__) - {"study", "seed"}
+
+
+def test_a_fraction_is_a_number_or_a_list():
+    assert compose("prune.fraction=0.25").prune.fraction == [0.25]
+    assert compose("prune.fraction=0").prune.fraction == [0]
+    assert compose("prune.fraction=[0,0.5]").prune.fraction == [0, 0.5]
+    assert compose().prune.fraction == DEFAULT_FRACTIONS
+    assert compose("prune.layers=[3,4]").prune.fraction is None
+
+
+def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
+    assert compose("experiment=demo").study == "demo"
+    assert len(compose("experiment=demo").prune.fraction) == 16
+    assert compose("experiment=demo", "study=mine", "eval.limit=3").eval.limit == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["metric=angluar"], ["metric=angluar", "angular"]),
+        (["prune.fracton=0.1"], ["prune.fracton", "Did you mean fraction", "layers"]),
+        (["tracker.mode=onlin"], ["tracker.mode", "onlin", "offline, online, disabled"]),
+        (["eval.limit=many"], ["eval.limit", "many", "Integer"]),
+        (["eval.limit=0"], ["eval.limit=0", "at least 1"]),
+        (["eval.tasks=[]"], ["eval.tasks", "at least one"]),
+        (["prune.fraction=1.2"], ["prune.fraction=1.2"]),
+        (["prune.fraction=-0.1"], ["prune.fraction=-0.1"]),
+        (["prune.fraction=1"], ["prune.fraction=1"]),
+        (["prune.fraction=nan"], ["prune.fraction=nan"]),
+        (["prune.fraction=true"], ["prune.fraction=True"]),
+        (["prune.fraction=quarter"], ["prune.fraction=quarter"]),
+        (["prune.fraction=[]"], ["prune.fraction", "at least one"]),
+        (["prune.fraction=0.1", "prune.layers=[1]"], ["prune.fraction", "prune.layers"]),
+        (["prune.layers=[1,1]"], ["prune.layers", "distinct"]),
+        (["prune.layers=[-1]"], ["prune.layers", "0"]),
+        (["model=custom"], ["model.path", "model.path=VALUE"]),
+        (["model=custom", "model.path=''"], ["model.path", "empty"]),
+        (["data=files"], ["data.files", "empty"]),
+        (["data.sequence_length=1"], ["data.sequence_length=1"]),
+        (["study=a/b"], ["study='a/b'"]),
+        (["study=.."], ["study='..'"]),
+        (["study=cache"], ["study='cache'"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["runtime.threads=0"], ["runtime.threads=0"]),
+        (["++unheard=1"], ["unheard"]),
+        (["++prune.unheard=1"], ["unheard"]),
+        (["+prune.unheard=1"], ["unheard"]),
+        (["no_equals_sign"], ["no_equals_sign"]),
+        (["experiment=nothing"], ["experiment=nothing", "demo"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_is_wrong_is_said_in_one_line(overrides, words):
+    with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as caught:
+        compose(*overrides)
+    error = caught.value
+    message = str(error) if isinstance(error, UserError) else explain(error)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_defaults_live_in_the_schema_alone():
+    """A YAML file that repeats a default would hide a later change of it."""
+    for path in conf_dir().glob("*/*.yaml"):
+        if path.parent.name == "experiment":
+            continue
+        given = OmegaConf.to_container(OmegaConf.load(path)) or {}
+        fields = Config.__dataclass_fields__[path.parent.name].type.__dataclass_fields__
+        repeated = {
+            key for key, value in given.items()
+            if fields[key].default == value and value not in (None, "???")
+        }  # fmt: skip
+        assert not repeated, (path, repeated)

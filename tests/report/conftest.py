@@ -1,0 +1,180 @@
+"""Synthetic points: what a run would leave on disk, without a run."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerprune.record.point import Point
+from layerprune.record.store import Store
+from layerprune.similarity.profile import Profile
+
+VOCABULARY = 49152
+
+
+def make_profile(
+    num_layers: int = 8, key: str = "abcabcabcabc", metric: str = "angular"
+) -> Profile:
+    """Distances that grow with the block and shrink with depth, with some ties."""
+    side = num_layers + 1
+    distances = [
+        [
+            round(abs(to - at) * (1.1 - at / side) / side / 2, 2) if at != to else 0.0
+            for to in range(side)
+        ]
+        for at in range(side)
+    ]
+    return Profile(key, {"metric": metric, "sequences": 4}, 4, distances)
+
+
+@dataclass
+class Maker:
+    """Makes points and writes them as a study."""
+
+    study: Path
+    made: list[Point] = field(default_factory=list)
+
+    def point(
+        self,
+        dropped: Sequence[int] = (),
+        *,
+        model: str = "tiny",
+        strategy: str = "block",
+        heal: str = "none",
+        seed: int = 0,
+        num_layers: int = 8,
+        tasks: Sequence[str] = ("facts",),
+        subjects: Sequence[str] = ("capitals", "physics"),
+        questions: int = 20,
+        chance: float | None = 0.25,
+        limit: int | None = 20,
+        write: bool = True,
+    ) -> Point:
+        """A point whose accuracy and loss get worse with every layer dropped."""
+        count = len(dropped)
+        speed = {"block": 1.0, "deepest": 3.0}.get(strategy, 2.0)
+        share = math.exp(-speed * count / num_layers)
+        scores = []
+        for task in tasks:
+            rights = [
+                round(questions * (0.25 + 0.5 * share) * (1 - 0.1 * at))
+                for at in range(len(subjects))
+            ]
+            total = questions * len(subjects)
+            scores.append(self._score(task, None, sum(rights), total, chance))
+            scores += [
+                self._score(f"{task}_{subject}", task, right, questions, chance)
+                for subject, right in zip(subjects, rights, strict=True)
+            ]
+        nats = 3.0 + (1 - share) * 9
+        identity = {
+            "schema": 1,
+            "seed": seed,
+            "model": {"fingerprint": f"weights of {model}", "dtype": "float32"},
+            "metric": "angular",
+            "prune": {"strategy": strategy, "count": count, "layers": None},
+            "heal": {"recipe": heal},
+            "eval": {
+                "tasks": sorted(tasks), "num_fewshot": None, "limit": limit, "include_path": None,
+            },
+            "data": {
+                "text": "0123456789ab",
+                "sequence_length": 128,
+                "calibration_sequences": 4,
+                "heldout_sequences": 16,
+            },
+        }  # fmt: skip
+        point = Point(
+            key=f"p{len(self.made):03d}-{strategy}-{count:02d}",
+            identity=identity,
+            config={"study": self.study.name},
+            model={
+                "name": model,
+                "family": "llama",
+                "num_layers": num_layers,
+                "parameters_kept": 1000 - count,
+            },
+            plan={
+                "strategy": strategy,
+                "metric": "angular",
+                "fraction_asked": count / num_layers,
+                "fraction": count / num_layers,
+                "num_layers": num_layers,
+                "dropped": list(dropped),
+                "kept": [layer for layer in range(num_layers) if layer not in dropped],
+                "score": None,
+                "reason": "made up",
+                "profile": "abcabcabcabc",
+            },
+            scores=scores,
+            loss={
+                "nats": nats,
+                "normalised": nats / math.log(VOCABULARY),
+                "stderr": 0.0625 + 0.01 * count,
+                "num_sequences": 16,
+            },
+            costs={"seconds": {"questions": 1.5, "heldout": 0.5}, "peak_memory_bytes": 10**9},
+            provenance={
+                "time": f"2025-01-01T00:00:{len(self.made) % 60:02d}+00:00",
+                "arguments": ["experiment=demo", "prune=block,deepest"],
+                "commit": "0" * 40,
+                "python": "3.11.7",
+                "platform": "Linux",
+                "cpus": 2,
+                "threads": 2,
+                "device": "cpu",
+                "versions": {"torch": "2.13.0", "wandb": None},
+            },
+        )
+        self.made.append(point)
+        if write:
+            Store(self.study).write(point)
+        return point
+
+    def curve(
+        self, strategy: str = "block", counts: Sequence[int] = (0, 2, 4), **more: Any
+    ) -> None:
+        """A point for each number of layers."""
+        num_layers = more.get("num_layers", 8)
+        for count in counts:
+            last = num_layers - 1 if strategy == "deepest" else num_layers - 2
+            self.point(range(last - count, last), strategy=strategy, **more)
+
+    def profile(self, **more: Any) -> Profile:
+        """Keep a matrix of distances for the points."""
+        profile = make_profile(**more)
+        Store(self.study).write_profile(profile)
+        return profile
+
+    @staticmethod
+    def _score(
+        task: str, parent: str | None, right: int, total: int, chance: float | None
+    ) -> dict[str, Any]:
+        share = right / total
+        stderr = math.sqrt(share * (1 - share) / (total - 1))
+        return {
+            "task": task,
+            "parent": parent,
+            "measures": {
+                "acc": {"value": share, "stderr": stderr},
+                "acc_norm": {"value": share / 3, "stderr": None},
+            },
+            "num_samples": total,
+            "num_fewshot": 0,
+            "version": "1.0",
+            "chance": chance,
+            "correct": None,
+        }
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(tmp_path / "study")
+
+
+@pytest.fixture
+def new_maker(tmp_path: Path) -> Callable[[str], Maker]:
+    return lambda name: Maker(tmp_path / name)

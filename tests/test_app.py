@@ -1,0 +1,106 @@
+"""The command line as a user meets it: exit status, one line, nothing left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+def test_help_lists_the_groups_without_heavy_imports(tmp_path):
+    program = (
+        "import sys; sys.argv = ['main.py', '--help']\n"
+        "from layerprune.app import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'transformers', 'wandb', 'lm_eval', 'altair', 'peft'}"
+        " & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.rstrip().endswith("[]")
+    for group in ("model: ", "metric: ", "prune: ", "heal: ", "eval: ", "data: ", "tracker: ",
+                  "export: ", "experiment: ", "runtime: "):  # fmt: skip
+        assert f"\n{group}" in done.stdout
+    assert "base_root" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=custom", "model.path=/no/such/model"], ["model.path=/no/such/model"]),
+        (["model=custom", "model.path=empty"], ["model.path=empty", "config.json"]),
+        (["model=custom", "model.path=a_file"], ["model.path=a_file", "folder"]),
+        (["model=custom", "model.path=nonsense"], ["model.path=nonsense", "config.json"]),
+        (["model=custom", "model.path=weightless"], ["model.path=weightless", "safetensors"]),
+        (["model=custom", "model.path=org/not-on-this-machine"], ["org/not-on-this-machine"]),
+        (["prune.fraction=1.2"], ["prune.fraction=1.2"]),
+        (["metric=angluar"], ["metric=angluar", "angular"]),
+        (["data=files", "data.files=[empty.txt]"], ["empty.txt", "no text"]),
+        (["eval.include_path=nowhere"], ["eval.include_path=nowhere"]),
+        (["runtime.outputs=a_file"], ["a_file", "runtime.outputs"]),
+        (["runtime.outputs=/proc/nothing"], ["/proc/nothing", "runtime.outputs"]),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a_file").touch()
+    (tmp_path / "empty.txt").touch()
+    for name, content in (("nonsense", "{}"), ("weightless",
+                          '{"model_type": "llama", "num_hidden_layers": 2}')):  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+    before = {path for path in tmp_path.rglob("*")}
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("layerprune: ")
+    assert all(word in line for word in words), line
+    after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    assert after - before <= {tmp_path / "outputs"}
+
+
+def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, tiny_tasks):
+    common = (
+        "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
+        f"eval.include_path={tiny_tasks}", "data.sequence_length=32", "tracker=disabled",
+        "data.calibration_sequences=8", "data.heldout_sequences=4",
+    )  # fmt: skip
+    done = command("study=list", "prune.fraction=[0,0.5]", *common, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    done = command("-m", "study=sweep", "prune.fraction=0,0.5", *common, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, other = (tmp_path / "outputs" / study for study in ("list", "sweep"))
+    assert (one / "curves.csv").read_bytes() == (other / "curves.csv").read_bytes()
+    assert {path.name for path in (one / "points").iterdir()} == {
+        path.name for path in (other / "points").iterdir()
+    }
+
+
+def test_a_job_that_is_refused_does_not_stop_the_others(tmp_path, tiny_folder, tiny_tasks):
+    done = command(
+        "-m", "study=mixed", f"model.path={tiny_folder},/no/such/model", "model=custom",
+        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
+        "data.calibration_sequences=8", "data.heldout_sequences=4", "prune.fraction=0.5",
+        "tracker=disabled", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "/no/such/model" in done.stderr
+    assert len(list((tmp_path / "outputs" / "mixed" / "points").iterdir())) == 1

@@ -1,0 +1,138 @@
+"""One whole run on a tiny model: what lies on disk, what is not done twice, what W&B is told."""
+
+import csv
+import json
+
+import pytest
+from conftest import compose
+from lm_eval.models.huggingface import HFLM
+from wandb_file import read_run
+
+from layerprune import pipeline
+from layerprune.config.schema import EvalConfig
+from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.scorer import Scorer
+from layerprune.model.load import load
+from layerprune.model.source import locate
+from layerprune.model.surgery import drop_layers
+from layerprune.report import draw
+
+
+def run(tmp_path, tiny_folder, tiny_tasks, *overrides):
+    return pipeline.run(
+        compose(
+            "model=custom",
+            f"model.path={tiny_folder}",
+            f"eval.include_path={tiny_tasks}",
+            "eval.tasks=[letters]",
+            "data.sequence_length=32",
+            "data.calibration_sequences=8",
+            "data.heldout_sequences=4",
+            f"runtime.outputs={tmp_path / 'outputs'}",
+            "study=tiny",
+            *overrides,
+        )
+    )
+
+
+def test_a_curve_from_nothing_to_records_report_and_tracker(tmp_path, tiny_folder, tiny_tasks):
+    points = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25,0.26,0.5]")
+    study = tmp_path / "outputs" / "tiny"
+    assert [point.num_dropped for point in points] == [0, 2, 4]
+    assert [point.plan["fraction_asked"] for point in points] == [0, 0.25, 0.5]
+    for point in points:
+        record = json.loads((study / "points" / point.key / "record.json").read_text())
+        assert record["status"] == "ok"
+        assert record["plan"]["dropped"] == list(point.plan["dropped"])
+        assert record["scores"][0]["num_samples"] == 12
+        assert record["scores"][0]["chance"] == pytest.approx(1 / 3)
+        assert set(record["scores"][0]["measures"]) == {"acc", "acc_norm"}
+        assert len(record["scores"][0]["correct"]) == 12
+        assert record["config"]["model"]["dtype"] == "float32"
+        assert record["model"]["num_layers"] == 8
+    assert points[0].model["parameters_kept"] > points[1].model["parameters_kept"]
+
+    draw(study)
+    rows = list(csv.DictReader((study / "curves.csv").open()))
+    assert {(row["task"], row["measure"]) for row in rows} == {
+        ("letters", "acc"), ("letters", "acc_norm"), ("heldout", "loss"),
+        ("heldout", "loss_normalised"),
+    }  # fmt: skip
+    assert len(rows) == 3 * 4
+
+    (file,) = (study / "wandb").glob("offline-run-*/run-*.wandb")
+    logged = read_run(file)
+    assert logged.group == "tiny"
+    assert ("*", "fraction") in logged.metrics
+    told = {
+        (float(row["fraction"]), *key.split("/")): value
+        for row in logged.history
+        for key, value in row.items()
+        if "/" in key and not key.endswith("_stderr")
+    }
+    written = {
+        (float(row["fraction"]), row["task"], row["measure"]): float(row["value"]) for row in rows
+    }
+    assert told == written
+    errors = {
+        (float(row["fraction"]), *key.removesuffix("_stderr").split("/")): value
+        for row in logged.history
+        for key, value in row.items()
+        if key.endswith("_stderr")
+    }
+    assert errors
+    for (fraction, task, measure), value in errors.items():
+        (row,) = (
+            row for row in rows
+            if (float(row["fraction"]), row["task"], row["measure"]) == (fraction, task, measure)
+        )  # fmt: skip
+        assert float(row["stderr"]) == pytest.approx(value, rel=1e-12)
+
+
+def test_finished_points_are_not_made_again(tmp_path, tiny_folder, tiny_tasks, monkeypatch):
+    first = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
+    monkeypatch.setattr(pipeline, "load", lambda *_: pytest.fail("the model was loaded again"))
+    again = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.25,0]")
+    assert [point.key for point in again] == [first[1].key, first[0].key]
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        pipeline, "mean_distances", lambda *_: pytest.fail("the distances were measured again")
+    )
+    more = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "prune=deepest")
+    assert [point.num_dropped for point in more] == [0, 4]
+
+
+def test_one_point_equals_the_same_point_of_a_curve(tmp_path, tiny_folder, tiny_tasks):
+    curve = run(tmp_path / "a", tiny_folder, tiny_tasks, "prune.fraction=[0,0.25,0.5]")
+    single = run(tmp_path / "b", tiny_folder, tiny_tasks, "prune.fraction=0.5")
+    assert single[0].key == curve[2].key
+    assert single[0].scores == curve[2].scores
+    assert single[0].loss == curve[2].loss
+    assert single[0].plan == curve[2].plan
+
+
+def test_named_layers(tmp_path, tiny_folder, tiny_tasks):
+    (point,) = run(tmp_path, tiny_folder, tiny_tasks, "prune.layers=[6,1]")
+    assert point.plan["strategy"] == "given"
+    assert list(point.plan["dropped"]) == [1, 6]
+    assert point.plan["fraction"] == 0.25
+
+
+@pytest.mark.parametrize("layers", [[], [2, 3, 4]])
+def test_scores_are_lm_evals_own(tiny_folder, tiny_tasks, tmp_path, layers):
+    config = compose("model=custom", f"model.path={tiny_folder}")
+    loaded = load(locate(config.model, tmp_path), config.model.dtype, "cpu")
+    model = drop_layers(loaded.model, layers)
+    questions = Questions(EvalConfig(tasks=["letters"], include_path=str(tiny_tasks)))
+    ours = questions.score(Scorer(model, loaded.tokenizer, batch_size=5))
+    theirs = questions.score(HFLM(pretrained=model, tokenizer=loaded.tokenizer, batch_size=2))
+    assert ours == theirs
+
+
+def test_a_broken_tracker_loses_nothing(tmp_path, tiny_folder, tiny_tasks, capsys):
+    study = tmp_path / "outputs" / "tiny"
+    study.mkdir(parents=True)
+    (study / "wandb").write_text("a file where W&B wants a folder")
+    points = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.5]")
+    assert (study / "points" / points[0].key / "record.json").is_file()
+    assert "Weights & Biases failed" in capsys.readouterr().err
