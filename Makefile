@@ -37,7 +37,7 @@ lint: $(READY)  ## style, formatting and types
 	$(BIN)/mypy
 
 bench: $(READY)  ## time the scorer against lm-eval's own backend, and the profile against a forward pass
-	HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.bench
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

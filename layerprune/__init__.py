@@ -1,8 +1,8 @@
 """How many layers of a language model can be dropped, and what does it cost?
 
-    import layerprune
-    model = layerprune.drop_layers(model, [21, 22, 23])
-    distances = layerprune.profile(model, tokenizer, texts)
+import layerprune
+model = layerprune.drop_layers(model, [21, 22, 23])
+distances = layerprune.profile(model, tokenizer, texts)
 """
 
 from typing import TYPE_CHECKING, Any

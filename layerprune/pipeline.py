@@ -16,8 +16,9 @@ from layerprune.evaluate.harness import Questions
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source, locate
 from layerprune.model.surgery import dropped
-from layerprune.plan import STRATEGIES, Plan, Target, make_plan
-from layerprune.plan.target import targets
+from layerprune.plan import STRATEGIES, make_plan
+from layerprune.plan.plan import Plan
+from layerprune.plan.target import Target, targets
 from layerprune.progress import bar, say
 from layerprune.record.identity import identity, plain, point_key, profile_identity
 from layerprune.record.point import Point, content_hash
@@ -25,8 +26,8 @@ from layerprune.record.provenance import peak_memory, provenance
 from layerprune.record.store import Store
 from layerprune.record.track import track
 from layerprune.similarity.metrics import METRICS
-from layerprune.similarity.states import mean_distances
 from layerprune.similarity.profile import Profile, stored
+from layerprune.similarity.states import mean_distances
 
 PROFILE_BATCH = 8
 

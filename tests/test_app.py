@@ -66,7 +66,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, words):
                           '{"model_type": "llama", "num_hidden_layers": 2}')):  # fmt: skip
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content)
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()

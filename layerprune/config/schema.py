@@ -86,7 +86,8 @@ class PruneConfig:
         for value in self.fraction:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise UserError(
-                    f"prune.fraction={value}: a fraction is a number from 0 up to, not including, 1."
+                    f"prune.fraction={value}: a fraction is a number from 0 up to, "
+                    "not including, 1."
                 )
 
 
@@ -200,8 +201,11 @@ class Config:
     runtime: RuntimeConfig = MISSING
 
     def __post_init__(self) -> None:
-        if not self.study or self.study == "cache" or set(self.study) & set("/\\") or (
-            self.study.startswith(".")
+        if (
+            not self.study
+            or self.study == "cache"
+            or set(self.study) & set("/\\")
+            or (self.study.startswith("."))
         ):
             raise UserError(
                 f"study={self.study!r}: a study is the name of a folder, without slashes, "

@@ -112,9 +112,11 @@ def _suggestion(task: str, every: Any, own: Any) -> str:
 def _score(name: str, row: dict[str, Any], results: Any, parent: str | None) -> Score:
     samples = results["samples"].get(name)
     children = _leaves(name, results["group_subtasks"])
-    every = samples if samples is not None else [
-        sample for child in children for sample in results["samples"][child]
-    ]
+    every = (
+        samples
+        if samples is not None
+        else [sample for child in children for sample in results["samples"][child]]
+    )
     return Score(
         task=name,
         parent=parent,

@@ -45,14 +45,18 @@ def heldout_loss(
             ids_BT = ids_BT.to(model.device)
             hidden_BTH = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state[:, :-1]
             target_BT = ids_BT[:, 1:]
-            nats_N = torch.cat([
-                torch.nn.functional.cross_entropy(head(hidden).float(), target, reduction="none")
-                for hidden, target in zip(
-                    hidden_BTH.flatten(0, 1).split(POSITIONS_AT_ONCE),
-                    target_BT.flatten().split(POSITIONS_AT_ONCE),
-                    strict=True,
-                )
-            ])
+            nats_N = torch.cat(
+                [
+                    torch.nn.functional.cross_entropy(
+                        head(hidden).float(), target, reduction="none"
+                    )
+                    for hidden, target in zip(
+                        hidden_BTH.flatten(0, 1).split(POSITIONS_AT_ONCE),
+                        target_BT.flatten().split(POSITIONS_AT_ONCE),
+                        strict=True,
+                    )
+                ]
+            )
             means += nats_N.double().view(target_BT.shape).mean(dim=1).tolist()
             advance(len(ids_BT))
     count = len(means)

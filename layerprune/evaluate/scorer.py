@@ -29,7 +29,7 @@ Answer = tuple[float, bool]
 
 
 class _Option(NamedTuple):
-    index: int
+    request: int
     """Which request this is."""
     ids: tuple[int, ...]
     """The continuation."""
@@ -54,9 +54,7 @@ class Scorer(HFLM):
         )
         self._shares = _keeps_whole_cache(model)
 
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[Answer]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
         """lm-eval's own, without its bar for the tokeniser: this project's bars are enough."""
         return super().loglikelihood(requests, disable_tqdm=True)
 
@@ -87,12 +85,12 @@ class Scorer(HFLM):
         options: dict[tuple[int, ...], list[_Option]] = defaultdict(list)
         for index, (_, context, continuation) in enumerate(requests):
             # lm-eval's rule: where the two are longer than the window, the left is cut off.
-            ids = (context + continuation)[-(self.max_length + 1) :]
-            split = len(ids) - len(continuation)
-            options[tuple(ids[:split])].append(_Option(index, tuple(continuation)))
+            whole = (context + continuation)[-(self.max_length + 1) :]
+            split = len(whole) - len(continuation)
+            options[tuple(whole[:split])].append(_Option(index, tuple(continuation)))
         by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-        for context in options:
-            by_length[len(context)].append(context)
+        for ids in options:
+            by_length[len(ids)].append(ids)
         for length in sorted(by_length, reverse=True):
             same = by_length[length]
             for at in range(0, len(same), self.batch_size):
@@ -126,16 +124,16 @@ class Scorer(HFLM):
             real = [hidden_BTH[at, : len(ids)] for at, ids in enumerate(fed)]
             logits_NV = _log_softmax(head(torch.cat(real)))
             split = logits_NV.split([len(ids) for ids in fed])
-            after = {option.index: part for (_, option), part in zip(longer, split, strict=True)}
+            after = {option.request: part for (_, option), part in zip(longer, split, strict=True)}
 
         for row, option in rows:
             logprob_TV = first_BV[row : row + 1]
-            if option.index in after:
-                logprob_TV = torch.cat([logprob_TV, after[option.index]])
+            if option.request in after:
+                logprob_TV = torch.cat([logprob_TV, after[option.request]])
             target_T = torch.tensor(option.ids, device=self.device)
             total = logprob_TV.gather(1, target_T[:, None]).sum()
             greedy = bool((logprob_TV.argmax(dim=-1) == target_T).all())
-            yield option.index, (float(total), greedy)
+            yield option.request, (float(total), greedy)
 
 
 def _keeps_whole_cache(model: PreTrainedModel) -> bool:

@@ -33,8 +33,8 @@ def converted(gguf: Path, cache: Path) -> Path:
         advance(1)
         # The weights are plain float32 now; with these marks left on, saving is refused.
         del model.config.quantization_config
-        model.hf_quantizer = None
-        model.is_quantized = False
+        for mark in ("hf_quantizer", "is_quantized"):
+            setattr(model, mark, None)
         model.config.name_or_path = gguf.name
         with creating_folder(folder) as beside:
             model.save_pretrained(beside)

@@ -1,6 +1,7 @@
 """A located model as something that runs: weights, tokenizer, device."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import (
@@ -30,12 +31,13 @@ def load(source: Source, dtype: Dtype, device: str) -> Loaded:
     """
     place = torch_device(device)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value),
             use_safetensors=True,
             output_loading_info=True,
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -60,7 +60,7 @@ def draw(study: Path) -> Report:
     from layerprune.report.figures import make_figures
     from layerprune.report.making import making
     from layerprune.report.page import make_page
-    from layerprune.report.summary import sentences
+    from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
     profiles, lost = _profiles(store, entries)
@@ -74,8 +74,8 @@ def draw(study: Path) -> Report:
             beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
         written += [path, path.with_suffix(".png")]
     page = make_page(
-        title=f"Layers dropped: {', '.join(dict.fromkeys(each.first.model for each in curves))}",
-        summary=sentences(curves, tasks),
+        curves=curves,
+        found=findings(curves, tasks),
         figures=pictures,
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, profiles),

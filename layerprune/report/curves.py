@@ -46,7 +46,9 @@ class Task:
     name: str
     parent: str | None
     children: tuple[str, ...]
-    """The tasks counted in it, in lm-eval's order."""
+    """The tasks and groups counted in it, in lm-eval's order."""
+    num_subjects: int
+    """Tasks counted in it, in groups within groups too."""
     num_samples: tuple[int, ...]
     """Questions asked: one number, unless the study's curves differ."""
     chances: tuple[float, ...]
@@ -57,7 +59,7 @@ class Task:
         """How many questions of how many subjects, in words."""
         low, high = self.num_samples[0], self.num_samples[-1]
         questions = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        subjects = f" ({len(self.children)} subjects)" if len(self.children) > 1 else ""
+        subjects = f" ({self.num_subjects} subjects)" if self.num_subjects > 1 else ""
         return f"{questions} question{'' if high == 1 else 's'}{subjects}"
 
 
@@ -89,16 +91,28 @@ def make_tasks(curves: Iterable[Curve]) -> list[Task]:
             for answers in entry.answers.values():
                 if ACCURACY in answers.measures:
                     found[answers.task].append(answers)
+    children = {
+        name: tuple(child for child, of in found.items() if of[0].parent == name) for name in found
+    }
     return [
         Task(
             name,
             answers[0].parent,
-            tuple(child for child, of in found.items() if of[0].parent == name),
+            children[name],
+            _num_leaves(name, children),
             tuple(sorted({each.num_samples for each in answers})),
             tuple(sorted({each.chance for each in answers if each.chance is not None})),
         )
         for name, answers in found.items()
     ]
+
+
+def _num_leaves(name: str, children: dict[str, tuple[str, ...]]) -> int:
+    """Tasks below a group; 1 for a task itself."""
+    below = {name}
+    while (more := below | {child for each in below for child in children[each]}) != below:
+        below = more
+    return sum(not children[each] for each in below)
 
 
 def _names(firsts: Sequence[Entry]) -> list[tuple[str, str, str, str]]:

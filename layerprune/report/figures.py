@@ -51,8 +51,8 @@ class Figure:
     """Pixels from one of its panels to the next; 0 if it has one panel only."""
 
     def svg(self) -> str:
-        """The picture as SVG."""
-        return vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE)
+        """The picture as SVG; the same text whatever was drawn before."""
+        return _renumbered(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
 
 
 def make_figures(
@@ -150,9 +150,10 @@ def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
     return _figure(
         "layers",
         title,
-        "Each row is a plan. Coloured: dropped. Grey: kept. Layers count from 0.",
+        "Each row is a plan that drops n layers: coloured ones go, grey ones stay. "
+        "Layers count from 0.",
         f"{title}. {_limited(list(plans))}.",
-        dropped_chart(data, look_of(curves), title, ["coloured: dropped; grey: kept"], 2),
+        dropped_chart(data, look_of(curves), title, ["n layers dropped, coloured; grey: kept"], 2),
         panel=WIDTH + 54,
     )
 
@@ -185,6 +186,16 @@ def _limited(said: Sequence[str]) -> str:
     more = len(said) - MOST_NUMBERS
     tail = f"; and {more} more in curves.csv" if more > 0 else ""
     return "; ".join(said[:MOST_NUMBERS]) + tail
+
+
+def _renumbered(svg: str) -> str:
+    """`svg` with its gradients and clips counted from 0: Vega counts on from picture to picture."""
+    numbers: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return f"{match[1]}{match[2]}{numbers.setdefault(match[2] + match[3], len(numbers))}"
+
+    return re.sub(r'(id="|url\(#)(gradient_|clip)(\d+)', number, svg)
 
 
 def _percent(value: float) -> str:

@@ -67,9 +67,9 @@ def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
             ),
             y=alt.Y(
                 "plan:N",
-                title="layers dropped",
+                title="n",
                 sort=plans[::-1],
-                axis=alt.Axis(ticks=False, domain=False),
+                axis=alt.Axis(ticks=False, domain=False, titleAngle=0),
             ),
             color=alt.Color(
                 "state:N",

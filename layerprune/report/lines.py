@@ -98,7 +98,7 @@ def subjects_chart(
 
 
 def _single(data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]) -> Chart:
-    layers = _layers(look, axis, _fractions(data, 10), small=False)
+    layers = _layers(look, axis, _fractions(data, 8), small=False)
     return alt.layer(*layers, data=alt.Data(values=data)).properties(
         width=style.WIDTH, height=style.HEIGHT, title=_title(title, subtitle)
     )
@@ -151,10 +151,11 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
             strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=_legend(None, dash_domain))
         )
     point = base.transform_filter("datum.kind === 'point'")
-    bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.5).encode(
+    bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.5, aria=False).encode(
         x=alt.X("bar:Q"), y=alt.Y("low:Q"), y2="high:Q", color=hue
     )
-    dot = point.mark_point(filled=True, opacity=1, size=22 if small else 60).encode(
+    # Thousands of small points would each be described; the figure's own description holds them.
+    dot = point.mark_point(filled=True, opacity=1, size=22 if small else 60, aria=not small).encode(
         x=x, y=y, color=hue, shape=shape, tooltip=_TOOLTIP
     )
     rules = [_rule(look, y, kind, small) for kind in ("chance", "dense")]

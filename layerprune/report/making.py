@@ -23,7 +23,7 @@ def making(
     versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
     return [
         ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
-        ("points", [f"{len(entries)} on {len(curves)} curves, {seconds:,.0f} s of evaluation"]),
+        ("points", [f"{len(entries)}, which took {seconds:,.0f} s of questions and text"]),
         ("when", [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]),
         ("questions", _distinct(_asked(entry) for entry in entries)),
         (
@@ -43,8 +43,10 @@ def making(
         (
             "versions",
             [
-                f"{name} {' or '.join(_distinct(_version(entry, name) for entry in entries))}"
-                for name in versions
+                ", ".join(
+                    f"{name} {' or '.join(_distinct(_version(entry, name) for entry in entries))}"
+                    for name in versions
+                )
             ],
         ),
     ]

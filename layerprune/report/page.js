@@ -6,7 +6,7 @@ const EDGE = 66; // pixels that a figure takes beside its panels: padding and an
 function prepare(spec, room, panel) {
   // The page's own heading and caption say it, and these lines would not wrap.
   delete spec.title;
-  if (room < 480) spec.config.legend.columns = 1;
+  if (room < 480) Object.assign(spec.config.legend, {columns: 1, layout: {top: {direction: "vertical"}}});
   if (!panel) {
     spec.width = "container";
     spec.autosize = {type: "fit-x", contains: "padding"};

@@ -10,20 +10,31 @@ from typing import Any
 
 import vl_convert
 
+from layerprune.report.curves import Curve
 from layerprune.report.figures import VEGA_LITE, Figure
+from layerprune.report.summary import GLANCE, MOST, Finding, sentences
 from layerprune.report.table import Grid, notes_once
 
 HERE = Path(__file__).parent
 
+POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline' 'unsafe-eval'"
+)
+"""What a browser lets the page do: nothing that needs a network. Vega compiles its expressions."""
+
 
 def make_page(
-    title: str,
-    summary: Sequence[str],
+    curves: Sequence[Curve],
+    found: Sequence[Finding],
     figures: Sequence[tuple[Figure, str]],
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
     """The page. Each figure comes with its SVG, which stands there until its script has run."""
+    models = list(dict.fromkeys(curve.first.model for curve in curves))
+    what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
+    title = f"Layers dropped: {what}"
     parts = [_figure(figure, svg) for figure, svg in figures]
     targets = [
         *((figure.name, figure.title) for figure, _ in figures),
@@ -36,6 +47,7 @@ def make_page(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
@@ -44,7 +56,8 @@ def make_page(
 <body>
 <main>
 <h1>{escape(title)}</h1>
-<p>{escape(" ".join(summary))}</p>
+<p>{_unbroken(escape(" ".join(sentences(curves, found))))}</p>
+{_glance(found) if len(found) > MOST else ""}
 <nav>{" ".join(links)}</nav>
 {"".join(parts)}
 <section id="numbers">
@@ -90,11 +103,37 @@ def _figure(figure: Figure, svg: str) -> str:
 """
 
 
+def _glance(found: Sequence[Finding]) -> str:
+    """How far each curve holds, one line each."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in GLANCE)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in finding.cells) + "</tr>\n"
+        for finding in found
+    )
+    return f"""<div class="scroll">
+<table class="glance">
+<thead>
+<tr>{head}</tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table>
+</div>"""
+
+
+def _unbroken(text: str) -> str:
+    """`text` with numbers and their errors kept in one line."""
+    return text.replace(" ± ", "&#160;±&#160;")
+
+
 def _table(grid: Grid, note: str) -> str:
-    head = "<th></th>" * 2 + "".join(
+    # With one curve, the title names it.
+    head = "".join(
         f'<th class="block" colspan="{len(grid.columns)}">{escape(block)}</th>'
         for block in grid.blocks
+        if len(grid.blocks) > 1
     )
+    head = f"<tr><th></th><th></th>{head}</tr>\n" if head else ""
     names = "<th>fraction</th><th>n</th>" + "".join(
         _cell("th", column, column) for _ in grid.blocks for column in grid.columns
     )
@@ -107,8 +146,7 @@ def _table(grid: Grid, note: str) -> str:
 <table>
 <caption>{escape(grid.title)}</caption>
 <thead>
-<tr>{head}</tr>
-<tr>{names}</tr>
+{head}<tr>{names}</tr>
 </thead>
 <tbody>
 {rows}</tbody>

@@ -1,15 +1,48 @@
 """What a study says, in a few sentences made from its numbers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from layerprune.report.curves import ACCURACY, Curve, Task
-from layerprune.report.entry import Entry, Value, ranges
+from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve, Task
+from layerprune.report.entry import Answers, Entry, Value, ranges
 
 SHARE = 0.9
 """Of the dense model's margin over chance: what a pruned model must keep to count as good."""
 
-MOST = 4
-"""Sentences on single curves; with more, the figures and the table say it better."""
+MOST = 3
+"""Curves that are told about in sentences; more of them are easier to read as a table."""
+
+MEANING = (
+    f'"Keeps" means: at every point measured up to there, at least {SHARE:.0%} of the dense '
+    "model's margin over chance. These are point estimates for this sample of questions; "
+    "the figures show their error bars."
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far one curve holds on one task."""
+
+    task: str
+    curve: Curve
+    dense: Answers | None
+    """Of the whole model."""
+    last_good: Entry | None
+    """The point up to which the curve keeps its accuracy, if that can be said."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The finding as a row under `GLANCE`."""
+        whole, chance, kept = "", "", "cannot be said"
+        if self.dense is not None:
+            whole = accuracy(self.dense.measures[ACCURACY])
+            chance = "" if self.dense.chance is None else percent(self.dense.chance)
+        if self.last_good is not None:
+            kept = f"{percent(self.last_good.fraction)} ({self.last_good.num_dropped} layers)"
+        return self.task, self.curve.label, whole, chance, kept
+
+
+GLANCE = ("task", "curve", "dense model", "guessing evenly", "keeps its accuracy up to")
 
 
 def percent(value: float) -> str:
@@ -24,78 +57,79 @@ def accuracy(value: Value) -> str:
     return f"{100 * value.value:.1f} ± {100 * value.stderr:.1f}%"
 
 
+def findings(curves: Sequence[Curve], tasks: Sequence[Task]) -> list[Finding]:
+    """One finding for each curve on each task that is not part of another."""
+    return [
+        Finding(task.name, curve, _dense(curve, task.name), last_good(curve, task.name))
+        for task in tasks
+        if task.parent is None
+        for curve in curves
+        if any(task.name in entry.answers for entry in curve.entries)
+    ]
+
+
 def last_good(curve: Curve, task: str) -> Entry | None:
     """The point up to which every point of a curve keeps `SHARE` of the margin over chance.
 
-    None if that cannot be said: no dense model, no chance, or a dense model no better than chance.
+    None if that cannot be said: no dense model, no chance, a dense model no better than chance, or
+    layers that were named one by one.
     """
-    if curve.dense is None or task not in curve.dense.answers:
+    whole = _dense(curve, task)
+    if curve.dense is None or whole is None or whole.chance is None:
         return None
-    whole = curve.dense.answers[task]
-    if whole.chance is None or whole.measures[ACCURACY].value <= whole.chance:
+    if curve.first.strategy == NAMED:
+        return None  # its points are not steps of one way
+    margin = whole.measures[ACCURACY].value - whole.chance
+    if margin <= 0:
         return None
-    floor = whole.chance + SHARE * (whole.measures[ACCURACY].value - whole.chance)
     good = curve.dense
     for entry in curve.entries:
         answers = entry.answers.get(task)
         if answers is None or ACCURACY not in answers.measures:
             continue
-        if answers.measures[ACCURACY].value < floor:
+        if answers.measures[ACCURACY].value < whole.chance + SHARE * margin:
             break
         good = entry
     return good
 
 
-def sentences(curves: Sequence[Curve], tasks: Sequence[Task]) -> list[str]:
+def sentences(curves: Sequence[Curve], found: Sequence[Finding]) -> list[str]:
     """The study in one paragraph: models, dense accuracy, chance, and how far each curve holds."""
     said = [_models(curves)]
-    heads = [task for task in tasks if task.parent is None]
-    grounds = {curve.first.ground: curve for curve in curves if curve.dense is not None}
+    if len(found) > MOST:
+        return [*said, f"The table below says how far each curve holds. {MEANING}"]
     several = len({curve.first.model for curve in curves}) > 1
-    pairs = [(task, curve) for task in heads for curve in grounds.values()]
-    for task, curve in pairs[:MOST]:
-        said += _whole(task, curve, several)
-    far = [
-        (task, curve)
-        for task in heads
-        for curve in curves
-        if curve.first.num_dropped or len(curve.entries) > 1
-    ]
-    kept = [sentence for task, curve in far[:MOST] if (sentence := _kept(task, curve))]
-    if kept:
-        said += kept
-        said.append(
-            f'"Keeps" means: at every point measured up to there, at least {SHARE:.0%} of the '
-            "dense model's margin over chance. These are point estimates for this sample of "
-            "questions; their error bars are in the figures."
-        )
-    if len(pairs) > MOST or len(far) > MOST:
-        said.append("The table below has the other curves.")
-    return said
+    wholes = {(finding.task, finding.curve.first.ground): finding for finding in found}
+    for finding in wholes.values():
+        said += _whole(finding, several)
+    kept = [_kept(finding) for finding in found if finding.last_good is not None]
+    return [*said, *kept, MEANING] if kept else said
+
+
+def _dense(curve: Curve, task: str) -> Answers | None:
+    answers = None if curve.dense is None else curve.dense.answers.get(task)
+    return answers if answers is not None and ACCURACY in answers.measures else None
 
 
 def _models(curves: Sequence[Curve]) -> str:
     layers = {curve.first.model: curve.first.num_layers for curve in curves}
-    points = sum(len(curve.entries) for curve in curves)
+    num_points = sum(len(curve.entries) for curve in curves)
     names = [f"{name} ({count} layers)" for name, count in layers.items()]
-    return (
-        f"{_number(points, 'point')} on {_number(len(curves), 'curve')} of {_listed(names)}, "
-        "with whole layers dropped and nothing else changed."
-        if all(curve.first.heal == "none" for curve in curves)
-        else f"{_number(points, 'point')} on {_number(len(curves), 'curve')} of {_listed(names)}."
-    )
+    unhealed = all(curve.first.heal == UNHEALED for curve in curves)
+    how = ", with whole layers dropped and nothing else changed" if unhealed else ""
+    what = f"{_counted(num_points, 'point')} on {_counted(len(curves), 'curve')}"
+    return f"{what} of {_listed(names)}{how}."
 
 
-def _whole(task: Task, curve: Curve, several: bool) -> list[str]:
-    assert curve.dense is not None
-    answers = curve.dense.answers.get(task.name)
-    if answers is None or ACCURACY not in answers.measures:
+def _whole(finding: Finding, several: bool) -> list[str]:
+    answers = finding.dense
+    if answers is None:
         return []
     value = answers.measures[ACCURACY]
-    who = curve.dense.model if several else "The dense model"
+    who = finding.curve.first.model if several else "The dense model"
     said = (
-        f"{who} answers {accuracy(value)} of {answers.num_samples:,} questions "
-        f"({task.name}) correctly"
+        f"{who} answers {accuracy(value)} of {_counted(answers.num_samples, 'question')} "
+        f"({finding.task}) correctly"
     )
     if answers.chance is None:
         return [f"{said}."]
@@ -108,21 +142,21 @@ def _whole(task: Task, curve: Curve, several: bool) -> list[str]:
     return [said]
 
 
-def _kept(task: Task, curve: Curve) -> str:
-    good = last_good(curve, task.name)
-    if good is None:
-        return ""
+def _kept(finding: Finding) -> str:
+    good, curve = finding.last_good, finding.curve
+    assert good is not None
     if good.num_dropped == 0:
-        return f"On {task.name}, {curve.label} does not keep its accuracy at any point measured."
-    dropped = f"{percent(good.fraction)} of the layers dropped ({good.num_dropped} of "
-    value = good.answers[task.name].measures[ACCURACY]
+        if len(curve.entries) == 1 and not curve.first.dropped:
+            return f"No layer is dropped yet on {curve.label}."
+        return f"On {finding.task}, {curve.label} does not keep its accuracy at any point measured."
     return (
-        f"On {task.name}, {curve.label} keeps its accuracy up to {dropped}{good.num_layers}: "
-        f"{ranges(good.dropped)}), with {accuracy(value)} correct."
+        f"On {finding.task}, {curve.label} keeps its accuracy up to {percent(good.fraction)} of "
+        f"the layers dropped ({good.num_dropped} of {good.num_layers}: {ranges(good.dropped)}), "
+        f"with {accuracy(good.answers[finding.task].measures[ACCURACY])} correct."
     )
 
 
-def _number(count: int, what: str) -> str:
+def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

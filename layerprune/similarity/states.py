@@ -98,10 +98,7 @@ def _catching(stack: DecoderStack, catch: Callable[[Tensor], None]) -> Iterator[
     def after(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         catch(output if isinstance(output, Tensor) else output[0])
 
-    hooks = [
-        layer.register_forward_pre_hook(before, with_kwargs=True)  # type: ignore[arg-type]
-        for layer in stack.layers
-    ]
+    hooks = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in stack.layers]
     # The output of the last layer: `output_hidden_states` would give it after the final norm.
     hooks.append(stack.layers[-1].register_forward_hook(after))
     try:

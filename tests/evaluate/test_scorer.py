@@ -28,9 +28,7 @@ PAIRS = [
 
 
 def requests(pairs):
-    return [
-        Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)
-    ]
+    return [Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)]
 
 
 @pytest.mark.parametrize("layers", [[], [2, 3, 4]], ids=["dense", "cut"])

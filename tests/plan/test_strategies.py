@@ -5,9 +5,9 @@ import pytest
 
 from layerprune.config.schema import PruneConfig
 from layerprune.errors import UserError
-from layerprune.plan import STRATEGIES, Target, make_plan
+from layerprune.plan import STRATEGIES, make_plan
 from layerprune.plan.plan import num_dropped
-from layerprune.plan.target import targets
+from layerprune.plan.target import Target, targets
 
 # Six layers, seven states. Entry [l, l+n] is the distance across the block of n that starts at l.
 D = np.array([

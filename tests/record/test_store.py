@@ -27,18 +27,20 @@ from layerprune.record.store import Store
 
 
 def config(**changes):
-    return Config(**{
-        "model": ModelConfig(path="m"),
-        "metric": MetricConfig(name="angular"),
-        "prune": PruneConfig(strategy="block"),
-        "heal": HealConfig(recipe="none"),
-        "eval": EvalConfig(tasks=["facts"]),
-        "data": DataConfig(),
-        "tracker": TrackerConfig(),
-        "export": ExportConfig(format="none"),
-        "runtime": RuntimeConfig(),
-        **changes,
-    })
+    return Config(
+        **{
+            "model": ModelConfig(path="m"),
+            "metric": MetricConfig(name="angular"),
+            "prune": PruneConfig(strategy="block"),
+            "heal": HealConfig(recipe="none"),
+            "eval": EvalConfig(tasks=["facts"]),
+            "data": DataConfig(),
+            "tracker": TrackerConfig(),
+            "export": ExportConfig(format="none"),
+            "runtime": RuntimeConfig(),
+            **changes,
+        }
+    )
 
 
 def key(target=Target(0.1, 3), model="abc", text="def", name="tiny", **changes):  # noqa: B008

@@ -1,7 +1,7 @@
 """Synthetic points: what a run would leave on disk, without a run."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 
 from layerprune.record.point import Point
 from layerprune.record.store import Store
+from layerprune.report import draw
 from layerprune.similarity.profile import Profile
 
 VOCABULARY = 49152
@@ -60,14 +61,14 @@ class Maker:
         scores = []
         for task in tasks:
             rights = [
-                round(questions * (0.25 + 0.5 * share) * (1 - 0.1 * at))
-                for at in range(len(subjects))
+                round(questions * (0.25 + 0.5 * share) * (1 - 0.1 * (at % 7)))
+                for at in range(max(1, len(subjects)))  # a task without subjects is one itself
             ]
-            total = questions * len(subjects)
+            total = questions * len(rights)
             scores.append(self._score(task, None, sum(rights), total, chance))
             scores += [
                 self._score(f"{task}_{subject}", task, right, questions, chance)
-                for subject, right in zip(subjects, rights, strict=True)
+                for subject, right in zip(subjects, rights, strict=False)
             ]
         nats = 3.0 + (1 - share) * 9
         identity = {
@@ -175,6 +176,12 @@ def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "study")
 
 
-@pytest.fixture
-def new_maker(tmp_path: Path) -> Callable[[str], Maker]:
-    return lambda name: Maker(tmp_path / name)
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """A study of two curves whose report is there; tests leave it as it is."""
+    maker = Maker(tmp_path_factory.mktemp("drawn") / "study")
+    maker.curve("block", counts=(0, 2, 4))
+    maker.curve("deepest", counts=(0, 2))
+    maker.profile()
+    draw(maker.study)
+    return maker
