@@ -37,6 +37,7 @@ HFLM_BATCHES = (1, 16, 64)
 
 
 def main() -> None:
+    """Run every benchmark, print the ratios and write them down."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--questions", type=int, default=20, help="per subject")
     parser.add_argument("--rounds", type=int, default=3)
@@ -115,6 +116,7 @@ def bench_profile(loaded, rounds: int) -> dict:
 
 
 def timed(run: Callable[[], None]) -> float:
+    """Seconds that `run` takes."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started

@@ -85,7 +85,7 @@ def test_dtype_is_part_of_the_key():
 
 
 def point(name="p"):
-    empty = dict.fromkeys(Point.__dataclass_fields__, {})
+    empty = {name: {} for name in Point.__dataclass_fields__}
     return Point(**{**empty, "key": name, "plan": {"dropped": [1, 2]}, "scores": []})
 
 
