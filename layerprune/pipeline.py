@@ -57,6 +57,7 @@ def run(config: Config) -> list[Point]:
     for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
         say(line)
     if len(points) < len(keys):
+        questions.load()
         loaded = _load(job)
         profile = _profile(job, loaded, outputs / "cache" / "profiles")
         store.write_profile(profile)

@@ -52,6 +52,7 @@ def test_help_lists_the_groups_without_heavy_imports(tmp_path):
         (["prune.fraction=1.2"], ["prune.fraction=1.2"]),
         (["metric=angluar"], ["metric=angluar", "angular"]),
         (["data=files", "data.files=[empty.txt]"], ["empty.txt", "no text"]),
+        (["eval.tasks=[facts,fcts]"], ["eval.tasks", "fcts"]),
         (["eval.include_path=nowhere"], ["eval.include_path=nowhere"]),
         (["runtime.outputs=a_file"], ["a_file", "runtime.outputs"]),
         (["runtime.outputs=/proc/nothing"], ["/proc/nothing", "runtime.outputs"]),
@@ -74,6 +75,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, words):
     assert all(word in line for word in words), line
     after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     assert after - before <= {tmp_path / "outputs"}
+
+
+def test_a_task_asked_for_twice_is_refused(tmp_path, tiny_folder):
+    done = command(
+        "model=custom", f"model.path={tiny_folder}", "eval.tasks=[facts,facts_capitals]",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "eval.tasks=['facts', 'facts_capitals'] cannot be loaded" in done.stderr
+    assert not list((tmp_path / "outputs").glob("default/*"))
 
 
 def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, tiny_tasks):

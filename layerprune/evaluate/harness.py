@@ -57,8 +57,7 @@ class Questions:
         """The scores of an lm-eval model on every task and group, in lm-eval's order."""
         from lm_eval.evaluator import evaluate
 
-        if self._loaded is None:
-            self._loaded = self._load()
+        self.load()
         results = evaluate(
             lm=lm, task_dict=self._loaded, limit=self._config.limit, log_samples=True
         )
@@ -70,8 +69,16 @@ class Questions:
         scored = {**results.get("groups", {}), **results["results"]}
         return [_score(name, scored[name], results, parents.get(name)) for name in scored]
 
-    def _load(self) -> Any:
-        loaded = self._manager.load(list(self._config.tasks))
+    def load(self) -> None:
+        """Read the tasks' data, once. Raises `UserError` where it is not to be had."""
+        if self._loaded is not None:
+            return
+        names = list(self._config.tasks)
+        try:
+            loaded = self._manager.load(names)
+        except Exception as error:  # each data set has its own ways to fail
+            reason = " ".join(str(error).split())
+            raise UserError(f"eval.tasks={names} cannot be loaded: {reason}") from error
         for task in loaded["tasks"].values():
             own = task.get_config("num_fewshot")
             asked = self._config.num_fewshot
@@ -79,7 +86,7 @@ class Questions:
             if own is None or (asked is not None and own != 0):
                 task.set_config(key="num_fewshot", value=asked or 0)
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
-        return loaded
+        self._loaded = loaded
 
 
 def _task_manager(config: EvalConfig) -> Any:

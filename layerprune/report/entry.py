@@ -81,8 +81,6 @@ class Entry:
     loss: HeldoutLoss
     profile: str
     """Key of the distances that the plan was made from."""
-    parameters: int
-    """Of the model as it was asked."""
     origin: Origin
 
     @property
@@ -142,7 +140,6 @@ def _entry(point: Point) -> Entry:
         answers={each.task: each for each in answers},
         loss=_loss(loss),
         profile=_text(plan["profile"]),
-        parameters=_count(point.model["parameters_kept"]),
         origin=_origin(point),
     )
 

