@@ -22,10 +22,14 @@ PLAIN_EVERY_S = 15.0
 """Without a terminal, a bar is a line as often as this."""
 
 PLAIN_FROM_S = 2.0
-"""Without a terminal, a bar that was done sooner than this is not mentioned."""
+"""Without a terminal, a bar that was done sooner than this, or stood inside another, is not
+mentioned at its end."""
 
 _live: list[Progress] = []
 """The one display on a terminal, while any bar is open."""
+
+_open = 0
+"""Bars that are open without a terminal."""
 
 
 def say(message: str) -> None:
@@ -70,6 +74,7 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def _plain_bar(title: str, total: int) -> Iterator[Advance]:
+    global _open
     started = said = time.monotonic()
     done = 0
 
@@ -82,6 +87,11 @@ def _plain_bar(title: str, total: int) -> Iterator[Advance]:
             left = (now - started) * (total - done) / done
             say(f"{title}: {done}/{total}, about {left:.0f} s left")
 
-    yield advance
-    if (took := time.monotonic() - started) >= PLAIN_FROM_S:
+    _open += 1
+    try:
+        yield advance
+    finally:
+        _open -= 1
+    took = time.monotonic() - started
+    if _open == 0 and took >= PLAIN_FROM_S:
         say(f"{title}: {done}/{total} in {took:.0f} s")
