@@ -5,8 +5,8 @@
 Prints ratios, and writes them to outputs/bench.json. Each round runs the rivals one after another,
 and the ratio is the median over rounds, so that a machine whose speed drifts does not decide.
 
-- scorer: log-likelihoods of the embedded questions, against lm-eval's own HFLM at the best of three
-  batch sizes. Both answer the same requests; the largest difference of any answer is printed.
+- scorer: log-likelihoods of the embedded questions, 0-shot and 4-shot (a quarter of the questions),
+  against lm-eval's own HFLM at the best of three batch sizes. Both answer the same requests; the largest difference of any answer is printed.
 - profile: distances between the inputs of all layers, against one forward pass without the head
   over the same tokens.
 """
@@ -48,16 +48,17 @@ def main() -> None:
     result = {
         "device": str(loaded.model.device),
         "threads": torch.get_num_threads(),
-        "scorer": bench_scorer(loaded, options.questions, options.rounds),
+        "scorer_0_shot": bench_scorer(loaded, options.questions, 0, options.rounds),
+        "scorer_4_shot": bench_scorer(loaded, options.questions // 4, 4, options.rounds),
         "profile": bench_profile(loaded, options.rounds),
     }
     write_json(options.outputs / "bench.json", result)
     print(f"written: {options.outputs / 'bench.json'}")
 
 
-def bench_scorer(loaded, questions: int, rounds: int) -> dict:
+def bench_scorer(loaded, questions: int, shots: int, rounds: int) -> dict:
     """Seconds for the same requests, HFLM at its best batch size against the scorer."""
-    asked = Questions(EvalConfig(tasks=["facts"], limit=questions))
+    asked = Questions(EvalConfig(tasks=["facts"], limit=questions, num_fewshot=shots))
     answers: dict[str, list] = {}
 
     def run(name: str, lm) -> float:
@@ -86,7 +87,7 @@ def bench_scorer(loaded, questions: int, rounds: int) -> dict:
         ours.append(run("scorer", Scorer(model, tokenizer, 16)))
     apart = max(abs(a[0] - b[0]) for a, b in zip(answers["hflm"], answers["scorer"], strict=True))
     ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
-    print(f"scorer: {ratio:.2f} x as fast as HFLM at batch size {best} "
+    print(f"scorer, {shots}-shot: {ratio:.2f} x as fast as HFLM at batch size {best} "
           f"({len(answers['scorer'])} requests; largest difference {apart:.1e})")  # fmt: skip
     return {"hflm_s": theirs, "scorer_s": ours, "hflm_batch": best, "ratio": ratio,
             "requests": len(answers["scorer"]), "largest_difference": apart}  # fmt: skip
