@@ -5,8 +5,9 @@
 Prints ratios, and writes them to outputs/bench.json. Each round runs the rivals one after another,
 and the ratio is the median over rounds, so that a machine whose speed drifts does not decide.
 
-- scorer: log-likelihoods of the embedded questions, 0-shot and 4-shot (a quarter of the questions),
-  against lm-eval's own HFLM at the best of three batch sizes. Both answer the same requests; the largest difference of any answer is printed.
+- scorer: log-likelihoods of the embedded questions, 0-shot and (a quarter of them) 4-shot, against
+  lm-eval's own HFLM at the best of three batch sizes. Both answer the same requests; the largest
+  difference of any answer is printed.
 - profile: distances between the inputs of all layers, against one forward pass without the head
   over the same tokens.
 """

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.config.compose import conf_dir, explain, register, typed
 from layerprune.errors import UserError
+from layerprune.progress import console, say
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def _job(composed: DictConfig) -> None:
     """One Hydra job: the list form of `prune.fraction` makes it a whole curve."""
     config = typed(composed)
     logging.captureWarnings(True)
-    from layerprune import pipeline  # torch and friends only now: `--help` is quick
+    with console.status("Loading PyTorch and lm-eval ..."):
+        from layerprune import pipeline  # only now: `--help` is quick
 
     study = Path(config.runtime.outputs) / config.study
     try:
@@ -66,6 +68,11 @@ def _job(composed: DictConfig) -> None:
     except UserError as error:
         _refused.append(error)
         _forget(Path(HydraConfig.get().runtime.output_dir), study)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        log.exception("A file could not be used.")
+        _refused.append(UserError(f"{error.filename}: {error.strerror}."))
     finally:
         if (study / "points").is_dir():
             _studies[study] = None
@@ -85,7 +92,10 @@ def _show_reports() -> None:
     from layerprune.report import draw, show
 
     for study in _studies:
-        show(draw(study))
+        try:
+            show(draw(study))
+        except UserError as error:  # it must not hide why the run ended
+            say(f"No report: {error}")
 
 
 def _stop(message: str, status: int = 2) -> NoReturn:

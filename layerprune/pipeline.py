@@ -39,6 +39,7 @@ class Job:
     config: Config
     source: Source
     text: Text
+    questions: Questions
 
 
 def run(config: Config) -> list[Point]:
@@ -47,7 +48,7 @@ def run(config: Config) -> list[Point]:
     questions = Questions(config.eval)
     outputs = Path(config.runtime.outputs)
     text = read(config.data)
-    job = Job(config, locate(config.model, outputs / "cache"), text)
+    job = Job(config, locate(config.model, outputs / "cache"), text, questions)
     wanted, notes = targets(config.prune, job.source.num_layers)
     keys = [point_key(_identity(job, target), job.source.name) for target in wanted]
 
@@ -88,7 +89,8 @@ def _check_names(config: Config) -> None:
 
 
 def _identity(job: Job, target: Target) -> dict[str, Any]:
-    return identity(job.config, job.source.fingerprint, job.text.digest, target)
+    digests = job.source.fingerprint, job.text.digest, job.questions.digest
+    return identity(job.config, *digests, target)
 
 
 def _load(job: Job) -> Loaded:

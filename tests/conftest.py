@@ -1,4 +1,4 @@
-"""Tiny random models and what tests share. No test needs a network, a GPU or an account."""
+"""What tests share. No test needs a network, a GPU or an account."""
 
 import os
 
@@ -8,15 +8,7 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import pytest
 import torch
-from families import TINY
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-from layerprune.config.compose import conf_dir, register, typed
-from layerprune.config.schema import Config
+from tiny import byte_tokenizer, tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,13 +22,6 @@ def tiny_llama():
     return tiny("llama")
 
 
-def tiny(family: str, **changes):
-    """A random model of a family: 8 layers, hidden size 32, a vocabulary of 96."""
-    torch.manual_seed(0)
-    config = TINY[family](**changes)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
-
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A tiny Llama with a byte tokenizer, saved as any model is."""
@@ -44,17 +29,6 @@ def tiny_folder(tmp_path_factory):
     tiny("llama", vocab_size=259, max_position_embeddings=512).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
-
-
-def byte_tokenizer():
-    """256 bytes, then three special tokens; every text is as many tokens as it has bytes."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: at for at, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
-    )
 
 
 @pytest.fixture(scope="session")
@@ -84,17 +58,3 @@ def tiny_tasks(tmp_path_factory):
         "    return {'test': Dataset.from_list(rows)}\n"
     )
     return folder
-
-
-def compose(*overrides: str) -> Config:
-    """The typed configuration that `python main.py OVERRIDES` would run."""
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(hydra_compose("config", overrides=list(overrides)))
-
-
-@pytest.fixture(autouse=True)
-def no_hydra_left_over():
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()

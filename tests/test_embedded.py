@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import compose
+from composing import compose
 from lm_eval.models.huggingface import HFLM
 
 from layerprune.config.schema import DataConfig, EvalConfig

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from conftest import compose
+from composing import compose
 from lm_eval.models.huggingface import HFLM
 from wandb_file import read_run
 

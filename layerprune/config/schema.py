@@ -36,7 +36,7 @@ class ModelConfig:
     """Which model to cut, and how to load it."""
 
     path: str = MISSING
-    """A hub id, a folder, or `package:NAME/FILE` for a file that a Python package ships."""
+    """A hub id, a folder, a GGUF file, or `package:NAME/FILE` for a GGUF file in a package."""
     name: str | None = None
     """Label in tables and figures; the last part of `path` if not given."""
     family: str | None = None

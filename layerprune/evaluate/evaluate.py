@@ -9,6 +9,7 @@ from layerprune.evaluate.harness import Questions, Score
 from layerprune.evaluate.loss import Loss, heldout_loss
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import Loaded
+from layerprune.progress import bar
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def evaluate(
     started = time.monotonic()
     scores = questions.score(Scorer(loaded.model, loaded.tokenizer, batch_size))
     asked = time.monotonic()
-    loss = heldout_loss(loaded.model, heldout_ST, batch_size)
+    with bar("held-out loss", total=len(heldout_ST)) as advance:
+        loss = heldout_loss(loaded.model, heldout_ST, batch_size, advance)
     done = time.monotonic()
     return Evaluation(
         scores,

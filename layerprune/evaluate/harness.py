@@ -1,5 +1,6 @@
 """The door to lm-eval: it owns prompts, few-shot examples, metrics and aggregation."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Questions:
         """Raise `UserError` for a task that lm-eval does not know."""
         self._config = config
         self._manager = _task_manager(config)
+        self.digest = _digest(_task_folders(config))
+        """Hash of the task files outside of lm-eval; lm-eval's own carry version numbers."""
         self._loaded: Any = None
 
     def score(self, lm: Any) -> list[Score]:
@@ -93,11 +96,7 @@ def _task_manager(config: EvalConfig) -> Any:
     """lm-eval's index of tasks; its 14,000 built-in ones, which take seconds, only when needed."""
     from lm_eval.tasks import TaskManager
 
-    folders: list[str | Path] = [OWN_TASKS]
-    if config.include_path is not None:
-        if not Path(config.include_path).is_dir():
-            raise UserError(f"eval.include_path={config.include_path} is not a folder.")
-        folders.append(config.include_path)
+    folders: list[str | Path] = list(_task_folders(config))
     own = TaskManager(include_path=folders, include_defaults=False)
     if set(config.tasks) <= set(own.all_tasks):
         return own
@@ -106,6 +105,28 @@ def _task_manager(config: EvalConfig) -> Any:
         if task not in every.all_tasks:
             raise UserError(f"eval.tasks: {task} is not known. {_suggestion(task, every, own)}")
     return every
+
+
+def _task_folders(config: EvalConfig) -> list[Path]:
+    if config.include_path is None:
+        return [OWN_TASKS]
+    folder = Path(config.include_path)
+    if not folder.is_dir():
+        raise UserError(f"eval.include_path={folder} is not a folder.")
+    return [OWN_TASKS, folder]
+
+
+def _digest(folders: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for folder in folders:
+        # Of this project's own Python only the generator changes, and it changes no question.
+        kinds = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
+        kinds |= set() if folder == OWN_TASKS else {".py"}
+        for file in sorted(folder.rglob("*")):
+            if file.suffix in kinds and file.is_file():
+                digest.update(f"{file.relative_to(folder)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _suggestion(task: str, every: Any, own: Any) -> str:

@@ -7,13 +7,13 @@ done, within a second.
 import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
+from layerprune.model.gguf import converted
 
 PACKAGE = "package:"
 SAMPLES_PER_FILE = 64
@@ -38,17 +38,15 @@ def locate(config: ModelConfig, cache: Path) -> Source:
     Raises `UserError` if there is no model there, in one line that says what was looked for.
     """
     if config.path.startswith(PACKAGE):
-        from layerprune.model.embedded import converted
-
         folder = converted(package_file(config.path), cache / "models")
     elif (local := Path(config.path).expanduser()).exists():
-        folder = local
+        folder = converted(local, cache / "models") if local.suffix == ".gguf" else local
     elif _is_hub_id(config.path):
         folder = _fetch(config)
     else:
         raise UserError(f"model.path={config.path}: there is no such folder.")
     if not folder.is_dir():
-        raise UserError(f"model.path={config.path} is a file: give the folder of a model.")
+        raise UserError(f"model.path={config.path} is a file: give a model's folder, or a .gguf.")
     settings = _text_settings(folder, config.path)
     return Source(
         folder=folder,
@@ -119,7 +117,7 @@ def _text_settings(folder: Path, path: str) -> dict[str, Any]:
 
 
 def _is_hub_id(path: str) -> bool:
-    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and os.sep == "/"
+    return path.count("/") <= 1 and not path.startswith((".", "/", "~"))
 
 
 def _fetch(config: ModelConfig) -> Path:
@@ -133,6 +131,7 @@ def _fetch(config: ModelConfig) -> Path:
                 config.path,
                 revision=config.revision,
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
+                ignore_patterns=["consolidated*", "original/*"],  # the same weights again
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:

@@ -9,10 +9,13 @@ from layerprune.plan.target import Target
 from layerprune.record.point import SCHEMA, content_hash
 
 
-def identity(config: Config, model: str, text: str, target: Target) -> dict[str, Any]:
+def identity(
+    config: Config, model: str, text: str, questions: str, target: Target
+) -> dict[str, Any]:
     """The point's identity: not its paths, tracker, device, batch size or log level.
 
-    `model` is the fingerprint of the weights, `text` the digest of the documents.
+    `model` is the fingerprint of the weights, `text` the digest of the documents, `questions` that
+    of the task files.
     """
     named = target.layers is not None
     return {
@@ -30,7 +33,7 @@ def identity(config: Config, model: str, text: str, target: Target) -> dict[str,
             "tasks": sorted(config.eval.tasks),
             "num_fewshot": config.eval.num_fewshot,
             "limit": config.eval.limit,
-            "include_path": config.eval.include_path,
+            "files": questions,
         },
         "data": {
             "text": text,

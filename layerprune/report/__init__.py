@@ -37,6 +37,7 @@ def draw(study: Path) -> Report:
     Damaged and foreign records are skipped and named. Raises `UserError` if none is left.
     """
     from layerprune.files import replacing, write_text
+    from layerprune.progress import bar
     from layerprune.record.store import Store
     from layerprune.report.curves import make_curves, make_tasks
     from layerprune.report.rows import csv_text, make_rows
@@ -64,15 +65,18 @@ def draw(study: Path) -> Report:
     from layerprune.report.table import WIDTH, make_grids
 
     profiles, lost = _profiles(store, entries)
+    figures = make_figures(curves, tasks, profiles)
     pictures = []
-    for figure in make_figures(curves, tasks, profiles):
-        svg = figure.svg()
-        pictures.append((figure, svg))
-        path = study / "figures" / f"{figure.name}.svg"
-        write_text(path, svg)
-        with replacing(path.with_suffix(".png")) as beside:
-            beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
-        written += [path, path.with_suffix(".png")]
+    with bar(f"{study.name} report", total=len(figures)) as advance:
+        for figure in figures:
+            svg = figure.svg()
+            pictures.append((figure, svg))
+            path = study / "figures" / f"{figure.name}.svg"
+            write_text(path, svg)
+            with replacing(path.with_suffix(".png")) as beside:
+                beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
+            written += [path, path.with_suffix(".png")]
+            advance(1)
     page = make_page(
         curves=curves,
         found=findings(curves, tasks),

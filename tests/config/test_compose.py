@@ -1,7 +1,7 @@
 """Every choice composes; what is wrong is said in one line that names the key."""
 
 import pytest
-from conftest import compose
+from composing import compose
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException

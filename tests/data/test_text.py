@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import byte_tokenizer
+from tiny import byte_tokenizer
 
 from layerprune.config.schema import DataConfig
 from layerprune.data.sequences import cut

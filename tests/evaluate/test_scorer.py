@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny
 from families import TINY
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from tiny import byte_tokenizer, tiny
 
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer, _keeps_whole_cache

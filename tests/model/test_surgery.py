@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny
 from families import TINY
 from safetensors.torch import load_file, save_file
+from tiny import tiny
 from torch import nn
 from transformers import AutoModelForCausalLM
 

@@ -43,14 +43,15 @@ def config(**changes):
     )
 
 
-def key(target=Target(0.1, 3), model="abc", text="def", name="tiny", **changes):  # noqa: B008
-    return point_key(identity(config(**changes), model, text, target), name)
+def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", **changes):  # noqa: B008
+    return point_key(identity(config(**changes), model, text, questions, target), name)
 
 
 def test_key_follows_what_changes_the_result():
     other = [
         key(model="xyz"),
         key(text="xyz"),
+        key(questions="xyz"),
         key(Target(0.1, 4)),
         key(Target(0.1, 3, (1, 2, 3))),
         key(seed=1),
@@ -71,17 +72,17 @@ def test_key_ignores_what_does_not():
         key(study="another"),
         key(tracker=TrackerConfig(mode=TrackerMode.disabled)),
         key(runtime=RuntimeConfig(outputs="elsewhere", threads=1)),
-        key(eval=EvalConfig(tasks=["facts"], batch_size=3)),
+        key(eval=EvalConfig(tasks=["facts"], batch_size=3, include_path="elsewhere")),
     ]
     assert {key()} == set(same)
-    assert key(model="abc", name="../../etc/<passwd>").startswith("etc-passwd-block-03-")
+    assert key(name="../../etc/<passwd>").startswith("etc-passwd-block-03-")
 
 
 def test_dtype_is_part_of_the_key():
     half = identity(
-        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "a", "b", Target(0, 0)
+        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "a", "b", "c", Target(0, 0)
     )
-    assert half != identity(config(), "a", "b", Target(0, 0))
+    assert half != identity(config(), "a", "b", "c", Target(0, 0))
 
 
 def point(name="p"):

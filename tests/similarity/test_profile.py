@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny
+from tiny import byte_tokenizer, tiny
 from torch import nn
 
 import layerprune
