@@ -1,9 +1,7 @@
-"""The only door to Hydra: compose, check, run the pipeline, show what came out."""
+"""The command line: compose, check, run the pipeline, show what came out."""
 
-import contextlib
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -57,17 +55,16 @@ def main() -> None:
 
 def _job(composed: DictConfig) -> None:
     """One Hydra job: the list form of `prune.fraction` makes it a whole curve."""
-    config = typed(composed)
     logging.captureWarnings(True)
-    with console.status("Loading PyTorch and lm-eval ..."):
-        from layerprune import pipeline  # only now: `--help` is quick
-
-    study = Path(config.runtime.outputs) / config.study
+    study = Path(composed.runtime.outputs) / composed.study
     try:
+        config = typed(composed)
+        with console.status("Loading PyTorch and lm-eval ..."):
+            from layerprune import pipeline  # only now: `--help` is quick
         pipeline.run(config)
     except UserError as error:
         _refused.append(error)
-        _forget(Path(HydraConfig.get().runtime.output_dir), study)
+        _forget(Path(HydraConfig.get().runtime.output_dir))
     except OSError as error:
         if error.filename is None:
             raise
@@ -78,12 +75,26 @@ def _job(composed: DictConfig) -> None:
             _studies[study] = None
 
 
-def _forget(job: Path, study: Path) -> None:
-    """Remove the folder of a job that was refused, and what it leaves empty."""
-    shutil.rmtree(job, ignore_errors=True)
-    for folder in (job.parent, study):
-        with contextlib.suppress(OSError):  # it holds something: it stays
+def _forget(job: Path) -> None:
+    """Remove what Hydra has just written for a job that was refused, and folders left empty.
+
+    Only files that Hydra names, and only where this project's own layout holds: `hydra.run.dir` may
+    be any folder, with anything in it.
+    """
+    log_file = job / "layerprune.log"
+    if job.parent.name != "jobs" or (log_file.is_file() and log_file.stat().st_size > 0):
+        return
+    for name in ("config", "hydra", "overrides"):
+        (job / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)
+    log_file.unlink(missing_ok=True)
+    here = Path.cwd()
+    for folder in (job / ".hydra", job, job.parent, job.parent.parent):
+        if folder == here or folder in here.parents:
+            return
+        try:
             folder.rmdir()
+        except OSError:  # it holds something: it stays, and so do those above it
+            return
 
 
 def _show_reports() -> None:

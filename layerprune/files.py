@@ -40,6 +40,9 @@ def creating_folder(path: Path) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         yield beside
+        for file in filter(Path.is_file, beside.rglob("*")):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         beside.chmod(0o777 & ~_umask())
         try:
             beside.rename(path)

@@ -1,9 +1,11 @@
 """One job as a sentence: load, profile, plan, prune, evaluate, record."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from layerprune.evaluate.evaluate import Evaluation, evaluate
 from layerprune.evaluate.harness import Questions
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source, locate
-from layerprune.model.surgery import dropped
+from layerprune.model.surgery import dropped, refuse_unverified
 from layerprune.plan import STRATEGIES, make_plan
 from layerprune.plan.plan import Plan
 from layerprune.plan.target import Target, targets
@@ -30,6 +32,11 @@ from layerprune.similarity.profile import Profile, stored
 from layerprune.similarity.states import mean_distances
 
 PROFILE_BATCH = 8
+
+TRY_DTYPE = "Try model.dtype=bfloat16 or model.dtype=float32."
+
+DEFAULT_THREADS = torch.get_num_threads()
+"""PyTorch's own choice: an earlier job of this process may have asked for another number."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +56,31 @@ def run(config: Config) -> list[Point]:
     outputs = Path(config.runtime.outputs)
     text = read(config.data)
     job = Job(config, locate(config.model, outputs / "cache"), text, questions)
+    refuse_unverified(job.source.model_type)
     wanted, notes = targets(config.prune, job.source.num_layers)
-    keys = [point_key(_identity(job, target), job.source.name) for target in wanted]
+    keys = [point_key(_identity(job, target)) for target in wanted]
 
     store = Store(outputs / config.study)
     points = {key: point for key in keys if (point := store.read(key)) is not None}
     title = f"{job.source.name} {config.prune.strategy}"
+    todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
     for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
         say(line)
-    if len(points) < len(keys):
+    if todo:
         questions.load()
         loaded = _load(job)
         profile = _profile(job, loaded, outputs / "cache" / "profiles")
         store.write_profile(profile)
         heldout_ST = _heldout(job, loaded)
-        with bar(title, total=len(keys) - len(points)) as advance:
-            for key, target in zip(keys, wanted, strict=True):
-                if key not in points:
-                    plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-                    with dropped(loaded.model, plan.dropped):
-                        result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
-                    points[key] = _point(job, target, plan, profile, result)
-                    store.write(points[key])
-                    advance(1)
-        track(config.tracker, store.folder, [points[key] for key in keys])
+        with bar(title, total=len(todo)) as advance:
+            for key, target in todo:
+                plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
+                with dropped(loaded.model, plan.dropped):
+                    result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
+                points[key] = _point(job, target, plan, profile, result)
+                store.write(points[key])
+                advance(1)
+    track(config.tracker, store.folder, [points[key] for key in keys], made=len(todo) > 0)
     return [points[key] for key in keys]
 
 
@@ -90,14 +98,20 @@ def _check_names(config: Config) -> None:
 
 def _identity(job: Job, target: Target) -> dict[str, Any]:
     digests = job.source.fingerprint, job.text.digest, job.questions.digest
-    return identity(job.config, *digests, target)
+    return identity(job.config, job.source.name, *digests, target)
 
 
 def _load(job: Job) -> Loaded:
-    if job.config.runtime.threads is not None:
-        torch.set_num_threads(job.config.runtime.threads)
+    torch.set_num_threads(job.config.runtime.threads or DEFAULT_THREADS)
     torch.manual_seed(job.config.seed)
-    return load(job.source, job.config.model.dtype, job.config.runtime.device)
+    loaded = load(job.source, job.config.model.dtype, job.config.runtime.device)
+    window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    if window is not None and job.config.data.sequence_length > window:
+        raise UserError(
+            f"data.sequence_length={job.config.data.sequence_length}: "
+            f"{job.source.name} reads {window} tokens at most."
+        )
+    return loaded
 
 
 def _heldout(job: Job, loaded: Loaded) -> Tensor:
@@ -121,6 +135,8 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
         metric = METRICS[job.config.metric.name]
         with bar(f"{job.source.name} distances", total=len(ids_ST)) as advance:
             matrix_SS = mean_distances(loaded.model, batches, metric, advance)
+        if not np.isfinite(matrix_SS).all():
+            raise UserError(f"The distances of {job.source.name} are not numbers. {TRY_DTYPE}")
         return Profile(content_hash(depends_on), depends_on, len(ids_ST), matrix_SS.tolist())
 
     return stored(folder, content_hash(depends_on), measure)
@@ -129,8 +145,13 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
 def _point(job: Job, target: Target, plan: Plan, profile: Profile, result: Evaluation) -> Point:
     what = _identity(job, target)
     source = job.source
+    if not math.isfinite(result.loss.nats):
+        raise UserError(
+            f"{source.name} without layers {list(plan.dropped)}: "
+            f"the loss is not a number. {TRY_DTYPE}"
+        )
     return Point(
-        key=point_key(what, source.name),
+        key=point_key(what),
         identity=what,
         config=plain(asdict(job.config)),
         model={

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.console import Console
 from rich.progress import (
@@ -35,6 +36,12 @@ _open = 0
 def say(message: str) -> None:
     """Print one plain line; on a terminal it appears above the bars."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+@cache
+def say_once(message: str) -> None:
+    """Print a line the first time it is said."""
+    say(message)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from layerprune import app
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -19,6 +21,26 @@ def command(*arguments, cwd):
         timeout=240,
         env={**os.environ, "COLUMNS": "120"},
     )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """The command line inside this process, where torch is imported already."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
+        monkeypatch.setattr(app, "_refused", [])
+        monkeypatch.setattr(app, "_studies", {})
+        capsys.readouterr()
+        try:
+            app.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return status, capsys.readouterr().err
+
+    return run
 
 
 def test_help_lists_the_groups_without_heavy_imports(tmp_path):
@@ -59,7 +81,7 @@ def test_help_lists_the_groups_without_heavy_imports(tmp_path):
     ],
     ids=lambda value: value[-1],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, words):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, here, arguments, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a_file").touch()
     (tmp_path / "empty.txt").touch()
@@ -68,22 +90,43 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, words):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content)
     before = set(tmp_path.rglob("*"))
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    status, stderr = here(*arguments)
+    assert status == 2, stderr
+    (line,) = stderr.strip().splitlines()
     assert line.startswith("layerprune: ")
     assert all(word in line for word in words), line
     after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     assert after - before <= {tmp_path / "outputs"}
 
 
-def test_a_task_asked_for_twice_is_refused(tmp_path, tiny_folder):
-    done = command(
-        "model=custom", f"model.path={tiny_folder}", "eval.tasks=[facts,facts_capitals]",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "eval.tasks=['facts', 'facts_capitals'] cannot be loaded" in done.stderr
+def test_a_refused_job_deletes_nothing_of_the_users(tmp_path, here):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "jobs").mkdir()
+    for place in (".", "jobs", "jobs/mine"):
+        status, _ = here("model=custom", "model.path=/no", f"hydra.run.dir={place}")
+        assert status == 2
+        assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_unverified_model_is_refused_before_it_is_loaded(tmp_path, here):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / "model" / "config.json").write_text(
+        '{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text",'
+        ' "num_hidden_layers": 4}}'
+    )
+    status, stderr = here("model=custom", "model.path=model")
+    assert status == 2
+    (line,) = stderr.strip().splitlines()
+    assert "gemma3: dropping layers has not been verified" in line
+
+
+def test_a_task_asked_for_twice_is_refused(tmp_path, here, tiny_folder):
+    status, stderr = here(
+        "model=custom", f"model.path={tiny_folder}", "eval.tasks=[facts,facts_capitals]"
+    )
+    assert status == 2
+    assert "eval.tasks=['facts', 'facts_capitals'] cannot be loaded" in stderr
     assert not list((tmp_path / "outputs").glob("default/*"))
 
 
@@ -105,13 +148,14 @@ def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, 
     }
 
 
-def test_a_job_that_is_refused_does_not_stop_the_others(tmp_path, tiny_folder, tiny_tasks):
+def test_jobs_that_are_refused_do_not_stop_the_others(tmp_path, tiny_folder, tiny_tasks):
     done = command(
-        "-m", "study=mixed", f"model.path={tiny_folder},/no/such/model", "model=custom",
+        "-m", "study=mixed", f"model.path=/no/such/model,{tiny_folder}", "model=custom",
         "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
-        "data.calibration_sequences=8", "data.heldout_sequences=4", "prune.fraction=0.5",
+        "data.calibration_sequences=8", "data.heldout_sequences=4", "prune.fraction=1.2,0.5",
         "tracker=disabled", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 2
     assert "/no/such/model" in done.stderr
+    assert "prune.fraction=1.2" in done.stderr
     assert len(list((tmp_path / "outputs" / "mixed" / "points").iterdir())) == 1

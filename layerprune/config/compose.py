@@ -36,13 +36,11 @@ def conf_dir() -> Path:
 def job_key(*, _root_: DictConfig) -> str:
     """Name of a job's folder: twelve hex digits of a hash of everything composed but `hydra`.
 
-    Hydra asks for it before it makes the folder. The configuration is checked here, so that one
-    that cannot run leaves nothing behind.
+    It names logs, not results: those follow what changes them (`record.identity`).
     """
     job = copy.deepcopy(_root_)
     with read_write(job), open_dict(job):
         del job["hydra"]
-    typed(job)
     text = json.dumps(OmegaConf.to_container(job), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -64,8 +62,6 @@ def typed(composed: DictConfig) -> Config:
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:
     """One line that says which key is wrong and what is allowed."""
-    if (refused := _cause(error, UserError)) is not None:
-        return str(refused)  # OmegaConf wraps what a resolver raises
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         if group:

@@ -17,14 +17,18 @@ def cut(
 ) -> Tensor:
     """Token ids [S, T] of at most `most` sequences of `length` tokens, S >= 1.
 
-    Each document is cut from its start, so no sequence spans two documents; a remainder shorter
-    than `length` is left out. Where there are more sequences than asked for, they are taken evenly
-    over all documents. Raises `UserError` if no document is long enough.
+    Each document is cut from its start, so no sequence spans two documents; a remainder that would
+    not fill one is left out. Every sequence begins with the BOS token if the tokenizer adds one.
+    Where there are more sequences than asked for, they are taken evenly over all documents. Raises
+    `UserError` if no document is long enough.
     """
+    start = tokenizer("")["input_ids"][:1]
+    bos = start if start == [tokenizer.bos_token_id] else []
+    step = length - len(bos)
     windows = []
     for document in documents:
-        ids = tokenizer(document, verbose=False)["input_ids"]
-        windows += [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+        ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        windows += [bos + ids[at : at + step] for at in range(0, len(ids) - step + 1, step)]
     if not windows:
         raise UserError(
             f"data.sequence_length={length}: no document of this part of the text has so many "

@@ -7,7 +7,7 @@ paragraph that was seen before is left out before the articles are dealt to the 
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def _file_documents(path: Path) -> list[str]:
 
 def _jsonl_documents(path: Path, content: str) -> list[str]:
     documents = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    # Not splitlines: JSON may hold a raw U+2028 inside a string.
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -127,14 +128,24 @@ def _jsonl_documents(path: Path, content: str) -> list[str]:
 def _pieces(document: str) -> list[str]:
     pieces: list[str] = []
     current = ""
-    for paragraph in document.split("\n\n"):
-        if not paragraph.strip():
-            continue
+    for paragraph in _paragraphs(document):
         current = f"{current}\n\n{paragraph}" if current else paragraph
         if len(current) >= PIECE_CHARS:
             pieces.append(current)
             current = ""
     return [*pieces, current] if current else pieces
+
+
+def _paragraphs(document: str) -> Iterator[str]:
+    """What blank lines separate; a longer paragraph than a piece, in parts of a piece's size."""
+    for paragraph in document.split("\n\n"):
+        while len(paragraph) > PIECE_CHARS:
+            cut = max(paragraph.rfind(mark, 1, PIECE_CHARS) for mark in "\n ")
+            cut = cut if cut > 0 else PIECE_CHARS
+            yield paragraph[:cut]
+            paragraph = paragraph[cut:].lstrip()
+        if paragraph.strip():
+            yield paragraph
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,9 @@
 """The door to lm-eval: it owns prompts, few-shot examples, metrics and aggregation."""
 
 import hashlib
+import importlib.util
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
 
 OWN_TASKS = Path(__file__).parent / "tasks"
+
+TASK_FILES = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default: with another one its few-shot examples, and its scores, would differ."""
@@ -52,8 +56,8 @@ class Questions:
         """Raise `UserError` for a task that lm-eval does not know."""
         self._config = config
         self._manager = _task_manager(config)
-        self.digest = _digest(_task_folders(config))
-        """Hash of the task files outside of lm-eval; lm-eval's own carry version numbers."""
+        self.digest = _digest(self._manager, config.tasks)
+        """Hash of the files of tasks outside of lm-eval; its own carry version numbers."""
         self._loaded: Any = None
 
     def score(self, lm: Any) -> list[Score]:
@@ -61,22 +65,56 @@ class Questions:
         from lm_eval.evaluator import evaluate
 
         self.load()
+        _seed()
+        for task in self._loaded["tasks"].values():
+            # A sampler goes on from example to example: without this, each model that is asked
+            # would see other solved examples than the one before it.
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
         results = evaluate(
             lm=lm, task_dict=self._loaded, limit=self._config.limit, log_samples=True
         )
+        scored = {**results.get("groups", {}), **results["results"]}
+        # A group without an aggregate has no number of its own, and is nobody's parent.
+        measures = {name: _measures(row) for name, row in scored.items()}
         parents = {
             child: group
             for group, children in results["group_subtasks"].items()
             for child in children
+            if measures.get(group)
         }
-        scored = {**results.get("groups", {}), **results["results"]}
-        return [_score(name, scored[name], results, parents.get(name)) for name in scored]
+        return [
+            self._score(name, measures[name], parents.get(name), results)
+            for name in scored
+            if measures[name]
+        ]
+
+    def _score(
+        self, name: str, measures: dict[str, Measure], parent: str | None, results: Any
+    ) -> Score:
+        leaves = _leaves(name, results["group_subtasks"])
+        answers = {leaf: _first_filter(results["samples"][leaf]) for leaf in leaves}
+        chances = [
+            chance
+            for leaf in leaves
+            for chance in _chances(self._loaded["tasks"][leaf], answers[leaf])
+        ]
+        return Score(
+            task=name,
+            parent=parent,
+            measures=measures,
+            num_samples=sum(map(len, answers.values())),
+            num_fewshot=int(results["n-shot"].get(name, 0)),
+            version=str(results["versions"].get(name)),
+            chance=_mean(chances),
+            correct=_correct(answers[name]) if name in answers else None,
+        )
 
     def load(self) -> None:
         """Read the tasks' data, once. Raises `UserError` where it is not to be had."""
         if self._loaded is not None:
             return
         names = list(self._config.tasks)
+        _seed()
         try:
             loaded = self._manager.load(names)
         except Exception as error:  # each data set has its own ways to fail
@@ -88,7 +126,11 @@ class Questions:
             # lm-eval's own rule: a task that says 0 keeps 0, whatever is asked.
             if own is None or (asked is not None and own != 0):
                 task.set_config(key="num_fewshot", value=asked or 0)
-            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+                raise UserError(
+                    f"eval.tasks: {task.task_name} runs the model's own code or shows it pictures: "
+                    "that is not done here."
+                )
         self._loaded = loaded
 
 
@@ -98,7 +140,9 @@ def _task_manager(config: EvalConfig) -> Any:
 
     folders: list[str | Path] = list(_task_folders(config))
     own = TaskManager(include_path=folders, include_defaults=False)
-    if set(config.tasks) <= set(own.all_tasks):
+    # A user's group may name lm-eval's tasks; a user's task stands alone.
+    enough = own.all_tasks if config.include_path is None else own.all_subtasks
+    if set(config.tasks) <= set(enough):
         return own
     every = TaskManager(include_path=folders)
     for task in config.tasks:
@@ -116,13 +160,16 @@ def _task_folders(config: EvalConfig) -> list[Path]:
     return [OWN_TASKS, folder]
 
 
-def _digest(folders: list[Path]) -> str:
+def _digest(manager: Any, names: Sequence[str]) -> str:
+    """Hash of what lies beside the tasks' YAML, and in a folder `data` there."""
+    index = manager.task_index
+    folders = {Path(index[name].yaml_path).parent for name in names if index[name].yaml_path}
+    library = Path(importlib.util.find_spec("lm_eval").origin).parent  # type: ignore[union-attr,arg-type]
     digest = hashlib.sha256()
-    for folder in folders:
+    for folder in sorted(folder for folder in folders if not folder.is_relative_to(library)):
         # Of this project's own Python only the generator changes, and it changes no question.
-        kinds = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
-        kinds |= set() if folder == OWN_TASKS else {".py"}
-        for file in sorted(folder.rglob("*")):
+        kinds = TASK_FILES if folder.is_relative_to(OWN_TASKS) else TASK_FILES | {".py"}
+        for file in sorted((*folder.glob("*"), *folder.glob("data/**/*"))):
             if file.suffix in kinds and file.is_file():
                 digest.update(f"{file.relative_to(folder)}\0".encode())
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -135,30 +182,6 @@ def _suggestion(task: str, every: Any, own: Any) -> str:
     near = difflib.get_close_matches(task, every.all_tasks, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}Of this project: {', '.join(own.all_tasks)}; `lm_eval ls tasks` lists the rest."
-
-
-def _score(name: str, row: dict[str, Any], results: Any, parent: str | None) -> Score:
-    samples = results["samples"].get(name)
-    children = _leaves(name, results["group_subtasks"])
-    every = (
-        samples
-        if samples is not None
-        else [sample for child in children for sample in results["samples"][child]]
-    )
-    return Score(
-        task=name,
-        parent=parent,
-        measures=_measures(row),
-        num_samples=len(every),
-        num_fewshot=int(results["n-shot"].get(name, 0)),
-        version=str(results["versions"].get(name)),
-        chance=_chance([results["configs"][child] for child in children], every),
-        correct=(
-            "".join(str(int(sample["acc"])) for sample in samples)
-            if samples and "acc" in samples[0]
-            else None
-        ),
-    )
 
 
 def _leaves(name: str, children: dict[str, list[str]]) -> list[str]:
@@ -182,7 +205,39 @@ def _measures(row: dict[str, Any]) -> dict[str, Measure]:
     return measures
 
 
-def _chance(configs: Sequence[Any], samples: Sequence[Any]) -> float | None:
-    if not samples or any(config["output_type"] != "multiple_choice" for config in configs):
+def _first_filter(samples: Sequence[Any]) -> list[Any]:
+    """The samples of a task, once each: lm-eval lists them again for every filter."""
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+
+
+def _chances(task: Any, samples: Sequence[Any]) -> list[float | None]:
+    """What guessing evenly scores on each question; None where that cannot be said."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results is not None:
+        return [None]
+    return [1 / len(task.doc_to_choice(sample["doc"])) for sample in samples]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or None if one is missing or there are none."""
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if values and len(numbers) == len(values) else None
+
+
+def _correct(samples: Sequence[Any]) -> str | None:
+    """A digit for each question, 1 where `acc` counts it; None where `acc` is no yes or no."""
+    values = [sample.get("acc") for sample in samples]
+    if not values or any(value not in (0, 1) for value in values):
         return None
-    return sum(1 / len(sample["arguments"]) for sample in samples) / len(samples)
+    return "".join(str(int(value)) for value in values)
+
+
+def _seed() -> None:
+    """Set the global generators as lm-eval's `simple_evaluate` does: some tasks shuffle options."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(FEWSHOT_SEED)
+    torch.manual_seed(FEWSHOT_SEED)

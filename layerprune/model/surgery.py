@@ -56,8 +56,9 @@ def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
     gone = _checked(layers, len(stack.layers))
     if not gone:
         return lambda: None
+    refuse_unverified(model.config.model_type)
     config = model.config.get_text_config(decoder=True)
-    _refuse_unverified(config)
+    _refuse_index_in_the_maths(config)
 
     original = list(stack.layers)
     kept = [layer for layer in range(len(original)) if layer not in gone]
@@ -88,12 +89,16 @@ def _checked(layers: Sequence[int], num_layers: int) -> set[int]:
     return gone
 
 
-def _refuse_unverified(config: PreTrainedConfig) -> None:
-    if config.model_type not in VERIFIED:
+def refuse_unverified(model_type: str) -> None:
+    """Raise `UnsupportedArchitecture` unless layers of this type of model may be dropped."""
+    if model_type not in VERIFIED:
         raise UnsupportedArchitecture(
-            f"{config.model_type}: dropping layers has not been verified for this model type. "
+            f"{model_type}: dropping layers has not been verified for this model type. "
             f"Verified: {', '.join(sorted(VERIFIED))}."
         )
+
+
+def _refuse_index_in_the_maths(config: PreTrainedConfig) -> None:
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise UnsupportedArchitecture(
             f"{config.model_type}: scale_attn_by_inverse_layer_idx divides attention by a layer's "

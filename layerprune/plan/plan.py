@@ -6,12 +6,8 @@ Letters: L layers, S = L + 1 states.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from layerprune.errors import UserError
-
-Matrix = NDArray[np.float64]
+from layerprune.similarity.profile import Matrix as Matrix
 
 
 class Choice(NamedTuple):

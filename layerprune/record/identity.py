@@ -1,4 +1,4 @@
-"""What changes a point's result, and nothing else: the source of its key."""
+"""What a point's result may depend on: the source of its key."""
 
 import re
 from enum import Enum
@@ -10,18 +10,18 @@ from layerprune.record.point import SCHEMA, content_hash
 
 
 def identity(
-    config: Config, model: str, text: str, questions: str, target: Target
+    config: Config, name: str, model: str, text: str, questions: str, target: Target
 ) -> dict[str, Any]:
-    """The point's identity: not its paths, tracker, device, batch size or log level.
+    """What a point's result may depend on: not its paths, tracker, device, batch size or log level.
 
-    `model` is the fingerprint of the weights, `text` the digest of the documents, `questions` that
-    of the task files.
+    `name` is the model's label, `model` the fingerprint of its files, `text` the digest of the
+    documents, `questions` that of the task files.
     """
     named = target.layers is not None
     return {
         "schema": SCHEMA,
         "seed": config.seed,
-        "model": {"fingerprint": model, "dtype": config.model.dtype.value},
+        "model": {"name": name, "fingerprint": model, "dtype": config.model.dtype.value},
         "metric": config.metric.name,
         "prune": {
             "strategy": "given" if named else config.prune.strategy,
@@ -56,9 +56,10 @@ def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
     }
 
 
-def point_key(identity: dict[str, Any], model: str) -> str:
+def point_key(identity: dict[str, Any]) -> str:
     """Name of the point's folder: readable first, then a hash of the identity."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip(".-")[:40] or "model"
+    label = identity["model"]["name"]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-")[:40] or "model"
     prune = identity["prune"]
     return f"{name}-{prune['strategy']}-{prune['count']:02d}-{content_hash(identity)}"
 

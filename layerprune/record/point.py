@@ -23,7 +23,7 @@ class Point:
     key: str
     """Name of the point's folder; its last part is a hash of `identity`."""
     identity: dict[str, Any]
-    """Everything that changes the result, and nothing else."""
+    """Everything that the result may depend on."""
     config: dict[str, Any]
     """The whole resolved configuration."""
     model: dict[str, Any]

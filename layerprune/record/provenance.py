@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def provenance(device: str, threads: int) -> dict[str, Any]:
-    """Versions, machine, commit and time. No host name, user name or environment variable."""
+    """Versions, machine, commit and time. No host name and no environment variable."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": sys.argv[1:],

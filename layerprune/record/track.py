@@ -15,13 +15,17 @@ from layerprune.record.point import HELDOUT, Point
 log = logging.getLogger(__name__)
 
 
-def track(config: TrackerConfig, study: Path, points: Sequence[Point]) -> None:
+def track(config: TrackerConfig, study: Path, points: Sequence[Point], made: bool) -> None:
     """Log the points of one curve against `fraction`, as one run, under `study/wandb`.
 
-    The run's id follows from the curve, so that a repeat updates it when it is synchronised. What
-    goes wrong here is a warning: the records are already written.
+    Nothing is logged where no point was `made` and a run of this curve is there. The run's id
+    follows from the curve: with the same id, a later run takes the place of an earlier one. What
+    goes wrong here is a warning, since the records are already written.
     """
     if config.mode is TrackerMode.disabled or not points:
+        return
+    kind = "offline-run" if config.mode is TrackerMode.offline else "run"
+    if not made and any((study / "wandb").glob(f"{kind}-*-{points[0].curve_key}")):
         return
     try:
         _log_curve(config, study, points)
@@ -40,11 +44,10 @@ def _log_curve(config: TrackerConfig, study: Path, points: Sequence[Point]) -> N
         dir=study,
         mode=config.mode.value,
         id=points[0].curve_key,
-        resume="allow" if config.mode is TrackerMode.online else None,
         name=f"{model} {strategy} {metric} {heal} seed {seed}",
         group=study.name,
         job_type="curve",
-        tags=[model, metric, strategy, heal],
+        tags=[tag[:64] for tag in (model, metric, strategy, heal)],
         config={**points[0].config, "num_layers": points[0].model["num_layers"]},
         settings=wandb.Settings(silent=True, disable_git=True, save_code=False, console="off"),
     ) as run:

@@ -1,10 +1,10 @@
 """Heat-maps of how far apart the two ends of every block of layers are."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
+from layerprune.plan.block import block
 from layerprune.report import style
 from layerprune.similarity.profile import Profile
 
@@ -14,15 +14,6 @@ SIDE = 330
 """Width and height of a heat-map, in pixels."""
 
 
-def nearest(distances: Sequence[Sequence[float]], size: int) -> int:
-    """First layer of the block of `size` layers whose ends are the least apart.
-
-    Of equal ones the deepest: l*(n) of Gromov et al., arXiv 2403.17887, section 3.2.
-    """
-    starts = range(len(distances) - size)
-    return min(starts, key=lambda start: (distances[start][start + size], -start))
-
-
 def distance_data(profile: Profile) -> list[Datum]:
     """One datum for each block: its first layer, size, distance, and that on its size's scale."""
     distances = profile.distances
@@ -30,6 +21,7 @@ def distance_data(profile: Profile) -> list[Datum]:
     for size in range(1, len(distances)):
         row = [distances[start][start + size] for start in range(len(distances) - size)]
         low, high = min(row), max(row)
+        nearest = block(profile.matrix, size, seed=0).layers[0]
         for start, distance in enumerate(row):
             data.append(
                 {
@@ -38,7 +30,7 @@ def distance_data(profile: Profile) -> list[Datum]:
                     "distance": distance,
                     # A row of equal blocks, or of a single one, has no scale of its own.
                     "rescaled": (distance - low) / (high - low) if high > low else None,
-                    "nearest": start == nearest(distances, size),
+                    "nearest": start == nearest,
                 }
             )
     return data

@@ -9,16 +9,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.model.stack import DecoderStack, decoder_stack
+from layerprune.similarity.profile import Matrix
 
 Metric = Callable[[Tensor], Tensor]
 """From states [B, S, H] to distances [B, S, S]."""
-
-Matrix = NDArray[np.float64]
 
 
 def profile(

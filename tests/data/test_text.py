@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny import byte_tokenizer
+from tokenizers import processors
 
 from layerprune.config.schema import DataConfig
 from layerprune.data.sequences import cut
@@ -76,6 +77,33 @@ def test_sequences_never_span_two_documents():
     ids = cut(documents, byte_tokenizer(), length=4, most=100)
     assert ids.shape == (4, 4)  # two of a, one of b, one of c, none of d
     assert all(len(set(row.tolist())) == 1 for row in ids)
+
+
+def test_every_sequence_begins_as_the_tokenizer_begins():
+    tokenizer = byte_tokenizer()
+    tokenizer.add_bos_token = True
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    assert tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
+    ids = cut(["abcdef"], tokenizer, length=4, most=9)
+    assert ids.shape == (2, 4)
+    assert ids[:, 0].tolist() == [tokenizer.bos_token_id] * 2
+    assert ids[:, 1:].flatten().tolist() == byte_tokenizer()("abcdef")["input_ids"]
+
+
+def test_one_long_paragraph_is_dealt_too(tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(f"line {at} of many" for at in range(2000)))
+    text = read(DataConfig(files=[str(tmp_path / "lines.txt")]))
+    assert all((text.calibration, text.healing, text.heldout))
+    (tmp_path / "endless.txt").write_text("".join(map(str, range(5000))))
+    assert read(DataConfig(files=[str(tmp_path / "endless.txt")])).heldout
+
+
+def test_json_may_hold_a_raw_line_separator(tmp_path):
+    rows = "".join(f'{{"text": "one\u2028two {at}"}}\n' for at in range(3))
+    (tmp_path / "a.jsonl").write_text(rows, encoding="utf-8")
+    assert "\u2028" in read(DataConfig(files=[str(tmp_path / "a.jsonl")])).heldout[0]
 
 
 def test_fewer_sequences_are_taken_evenly():

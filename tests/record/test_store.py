@@ -44,7 +44,7 @@ def config(**changes):
 
 
 def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", **changes):  # noqa: B008
-    return point_key(identity(config(**changes), model, text, questions, target), name)
+    return point_key(identity(config(**changes), name, model, text, questions, target))
 
 
 def test_key_follows_what_changes_the_result():
@@ -52,6 +52,7 @@ def test_key_follows_what_changes_the_result():
         key(model="xyz"),
         key(text="xyz"),
         key(questions="xyz"),
+        key(name="another label"),
         key(Target(0.1, 4)),
         key(Target(0.1, 3, (1, 2, 3))),
         key(seed=1),
@@ -80,9 +81,9 @@ def test_key_ignores_what_does_not():
 
 def test_dtype_is_part_of_the_key():
     half = identity(
-        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "a", "b", "c", Target(0, 0)
+        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "m", "a", "b", "c", Target(0, 0)
     )
-    assert half != identity(config(), "a", "b", "c", Target(0, 0))
+    assert half != identity(config(), "m", "a", "b", "c", Target(0, 0))
 
 
 def point(name="p"):

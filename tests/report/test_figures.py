@@ -1,7 +1,8 @@
+import dataclasses
 import random
 
 from layerprune.report.curves import make_curves, make_tasks
-from layerprune.report.distances import distance_data, nearest
+from layerprune.report.distances import distance_data
 from layerprune.report.entry import read_entry
 from layerprune.report.figures import make_figures
 from layerprune.report.layers import dropped_data
@@ -22,10 +23,9 @@ def test_the_marked_blocks_are_the_nearest_and_of_equal_ones_the_deepest(maker):
     # One decimal: most rows have ties.
     table = [[round(dice.random(), 1) for _ in range(9)] for _ in range(9)]
     for distances in (profile.distances, table, [[0.0] * 9] * 9):
-        for size in range(1, 9):
-            assert nearest(distances, size) == naive(distances, size)
-    marked = {row["size"]: row["first_layer"] for row in distance_data(profile) if row["nearest"]}
-    assert marked == {size: naive(profile.distances, size) for size in range(1, 9)}
+        data = distance_data(dataclasses.replace(profile, distances=distances))
+        marked = [(row["size"], row["first_layer"]) for row in data if row["nearest"]]
+        assert marked == [(size, naive(distances, size)) for size in range(1, 9)]
 
 
 def test_the_heat_map_holds_the_matrix(maker):

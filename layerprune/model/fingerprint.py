@@ -1,0 +1,48 @@
+"""What a model's files contain, in sixteen hex digits."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from layerprune.files import write_json
+
+KINDS = {".json", ".safetensors", ".jinja", ".txt", ".model"}
+
+
+def fingerprint(folder: Path, memory: Path) -> str:
+    """Hash of a model's weights, configuration and tokenizer: sixteen hex digits.
+
+    Every byte counts. What a large file hashed to is remembered in the JSON file `memory`, by its
+    path, size and time of change, so that only the first run reads it.
+    """
+    known = _remembered(memory)
+    learned = {}
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in KINDS or not file.is_file():
+            continue
+        real = file.resolve()
+        state = real.stat()
+        key = f"{real}:{state.st_size}:{state.st_mtime_ns}"
+        content = known.get(key) or _hash(real)
+        learned[key] = content
+        digest.update(f"{file.name}\0{content}\0".encode())
+    if not learned.keys() <= known.keys():
+        write_json(memory, {**known, **learned})
+    return digest.hexdigest()[:16]
+
+
+def _hash(file: Path) -> str:
+    # In the hub's cache a large file is a link to one that is named by its SHA-256.
+    if len(file.name) == 64 and set(file.name) <= set("0123456789abcdef"):
+        return file.name
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

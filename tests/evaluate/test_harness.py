@@ -1,0 +1,151 @@
+"""What is asked, and what is made of lm-eval's results."""
+
+import pytest
+from lm_eval.api.model import LM
+
+from layerprune.config.schema import EvalConfig
+from layerprune.errors import UserError
+from layerprune.evaluate.harness import Questions
+
+SAMPLED = """
+task: sampled
+custom_dataset: !function rows.load
+output_type: multiple_choice
+training_split: train
+test_split: test
+fewshot_split: train
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list:
+  - metric: acc
+  - metric: acc_mutual_info
+"""
+
+FILTERED = """
+task: filtered
+custom_dataset: !function rows.load
+output_type: generate_until
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_target: "{{choices[answer]}}"
+metric_list:
+  - metric: exact_match
+filter_list:
+  - name: first
+    filter: [{function: take_first}]
+  - name: again
+    filter: [{function: take_first}]
+"""
+
+GROUPS = """
+group: without_aggregate
+task: [sampled]
+"""
+
+ROWS = """
+from datasets import Dataset
+def load(**_):
+    def rows(start):
+        return Dataset.from_list([
+            {"question": f"q{start + at}", "choices": ["a", "b", "c"], "answer": at % 3}
+            for at in range(12)
+        ])
+    return {"train": rows(100), "test": rows(0)}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in (("sampled.yaml", SAMPLED), ("filtered.yaml", FILTERED),
+                       ("groups.yaml", GROUPS), ("rows.py", ROWS)):  # fmt: skip
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+class Listener(LM):
+    """Answers everything alike, and keeps what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def loglikelihood(self, requests):
+        self.asked += [request.args for request in requests]
+        return [(-1.0, False) for _ in requests]
+
+    def generate_until(self, requests):
+        return ["a" for _ in requests]
+
+    def loglikelihood_rolling(self, requests):
+        return [-1.0 for _ in requests]
+
+
+def test_every_model_is_shown_the_same_examples(folder):
+    questions = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=2))
+    first, second = Listener(), Listener()
+    assert questions.score(first) == questions.score(second)
+    assert first.asked == second.asked
+    single = Listener()
+    Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=2)).score(single)
+    assert single.asked == first.asked
+    assert "q1" in first.asked[0][0].split("\n\n")[0]
+
+
+def test_examples_are_those_of_lm_evals_own_door(folder):
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    ours, theirs = Listener(), Listener()
+    Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=3)).score(ours)
+    simple_evaluate(
+        theirs, tasks=["sampled"], num_fewshot=3, bootstrap_iters=0,
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+    )  # fmt: skip
+    assert ours.asked == theirs.asked
+
+
+def test_options_are_counted_once(folder):
+    (score,) = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder))).score(Listener())
+    assert score.chance == pytest.approx(1 / 3)
+    assert score.num_samples == 12
+    assert len(score.correct) == 12
+
+
+def test_filters_do_not_multiply_questions(folder):
+    (score,) = Questions(EvalConfig(tasks=["filtered"], include_path=str(folder))).score(Listener())
+    assert score.num_samples == 12
+    assert score.chance is None
+    assert score.correct is None
+    assert set(score.measures) == {"exact_match.first", "exact_match.again"}
+    assert score.measures["exact_match.first"].value == pytest.approx(1 / 3)
+
+
+def test_a_group_without_an_aggregate_is_nobodys_parent(folder):
+    (score,) = Questions(EvalConfig(tasks=["without_aggregate"], include_path=str(folder))).score(
+        Listener()
+    )
+    assert (score.task, score.parent) == ("sampled", None)
+
+
+def test_digest_follows_the_files_of_the_asked_tasks_only(folder):
+    def digest(**changes):
+        return Questions(EvalConfig(**{"tasks": ["sampled"], "include_path": str(folder),
+                                       **changes})).digest  # fmt: skip
+
+    before = digest()
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "record.json").write_text("{}")
+    assert digest() == before
+    (folder / "rows.py").write_text(ROWS.replace("range(12)", "range(13)"))
+    assert digest() != before
+
+
+def test_facts_keep_their_digest_wherever_the_users_tasks_are(folder):
+    alone = Questions(EvalConfig(tasks=["facts"])).digest
+    assert Questions(EvalConfig(tasks=["facts_capitals"])).digest == alone
+
+
+def test_an_unknown_task_is_named_with_its_neighbours(folder):
+    with pytest.raises(UserError, match=r"eval\.tasks: facts_capital .*facts_capitals"):
+        Questions(EvalConfig(tasks=["facts_capital"]))

@@ -1,0 +1,101 @@
+"""A model's files: found, told apart, and refused where they are not a model's."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from composing import compose
+from safetensors.torch import load_file, save_file
+
+from layerprune.config.schema import Dtype, ModelConfig
+from layerprune.errors import UserError
+from layerprune.model.fingerprint import fingerprint
+from layerprune.model.load import load
+from layerprune.model.source import locate
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "copy")
+
+
+def test_what_a_folder_says_of_itself(folder, tmp_path):
+    source = locate(ModelConfig(path=str(folder)), tmp_path / "cache")
+    assert (source.name, source.family, source.num_layers) == ("copy", "llama", 8)
+    named = locate(ModelConfig(path=str(folder), name="n", family="f"), tmp_path / "cache")
+    assert (named.name, named.family, named.fingerprint) == ("n", "f", source.fingerprint)
+
+
+def test_one_changed_weight_changes_the_fingerprint(folder, tmp_path):
+    before = fingerprint(folder, tmp_path / "memory.json")
+    assert fingerprint(folder, tmp_path / "memory.json") == before
+    assert fingerprint(folder, tmp_path / "other.json") == before
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.4.mlp.up_proj.weight"][3, 3] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint(folder, tmp_path / "memory.json") != before
+
+
+def test_fingerprint_is_not_read_again_and_survives_a_damaged_memory(folder, tmp_path, monkeypatch):
+    memory = tmp_path / "memory.json"
+    before = fingerprint(folder, memory)
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("a file was read again"))
+        assert fingerprint(folder, memory) == before
+    memory.write_text("{")
+    assert fingerprint(folder, memory) == before
+
+
+def test_a_file_of_the_hubs_cache_is_known_by_its_name(folder, tmp_path):
+    blob = tmp_path / ("ab" * 32)
+    os.rename(folder / "model.safetensors", blob)
+    (folder / "model.safetensors").symlink_to(blob)
+    fingerprint(folder, tmp_path / "memory.json")
+    assert blob.name in json.loads((tmp_path / "memory.json").read_text()).values()
+
+
+def broken(folder, what):
+    if what == "truncated":
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:1000])
+    elif what == "pointer":
+        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        config["num_hidden_layers"] = what
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("truncated", "cannot be loaded"),
+        ("pointer", "cannot be loaded"),
+        (5, "weights of layers that its config.json does not have"),
+        (9, "lacks weights"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(folder, tmp_path, what, message):
+    broken(folder, what)
+    source = locate(ModelConfig(path=str(folder)), tmp_path / "cache")
+    with pytest.raises(UserError, match=message):
+        load(source, Dtype.float32, "cpu")
+
+
+def test_dtype_and_device(folder, tmp_path):
+    source = locate(ModelConfig(path=str(folder)), tmp_path / "cache")
+    assert load(source, Dtype.bfloat16, "cpu").model.dtype is torch.bfloat16
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"runtime\.device=cuda"):
+            load(source, Dtype.float32, "cuda")
+    with pytest.raises(UserError, match=r"runtime\.device=toaster"):
+        load(source, Dtype.float32, "toaster")
+
+
+@pytest.mark.parametrize("path", ["package:no_such_package/x.gguf", "package:a.b/x", "package:/x",
+                                  "package:json/absent.gguf"])  # fmt: skip
+def test_packages_that_have_no_model(path, tmp_path):
+    with pytest.raises(UserError, match="package"):
+        locate(compose("model=custom", f"model.path={path}").model, tmp_path)
