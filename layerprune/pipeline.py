@@ -1,4 +1,4 @@
-"""One job as a sentence: load, profile, plan, prune, evaluate, record."""
+"""One job as a sentence: load, profile, plan, prune, heal, evaluate, record."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from layerprune.config.schema import Config
 from layerprune.data.sequences import cut
@@ -15,6 +16,8 @@ from layerprune.data.text import Text, read
 from layerprune.errors import UserError
 from layerprune.evaluate.evaluate import Evaluation, evaluate
 from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.loss import heldout_loss
+from layerprune.heal.recipes import Healed, heal
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source, locate
 from layerprune.model.surgery import dropped, refuse_unverified
@@ -62,7 +65,8 @@ def run(config: Config) -> list[Point]:
 
     store = Store(outputs / config.study)
     points = {key: point for key in keys if (point := store.read(key)) is not None}
-    title = f"{job.source.name} {config.prune.strategy}"
+    recipe = "" if config.heal.recipe == "none" else f" {config.heal.recipe}"
+    title = f"{job.source.name} {config.prune.strategy}{recipe}"
     todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
     for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
         say(line)
@@ -72,12 +76,19 @@ def run(config: Config) -> list[Point]:
         profile = _profile(job, loaded, outputs / "cache" / "profiles")
         store.write_profile(profile)
         heldout_ST = _heldout(job, loaded)
+        if config.heal.recipe != "none":
+            del loaded  # each healed point has a model of its own
         with bar(title, total=len(todo)) as advance:
             for key, target in todo:
                 plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-                with dropped(loaded.model, plan.dropped):
-                    result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
-                points[key] = _point(job, target, plan, profile, result)
+                if config.heal.recipe == "none":
+                    with dropped(loaded.model, plan.dropped):
+                        result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
+                    points[key] = _point(job, target, plan, profile, result, None)
+                else:
+                    healed = _heal(job, plan, heldout_ST, store.point_folder(key))
+                    result = evaluate(healed.loaded, questions, heldout_ST, config.eval.batch_size)
+                    points[key] = _point(job, target, plan, profile, result, healed.record)
                 store.write(points[key])
                 advance(1)
     track(config.tracker, store.folder, [points[key] for key in keys], made=len(todo) > 0)
@@ -89,7 +100,6 @@ def _check_names(config: Config) -> None:
     for key, name, known in (
         ("metric.name", config.metric.name, METRICS),
         ("prune.strategy", config.prune.strategy, STRATEGIES),
-        ("heal.recipe", config.heal.recipe, ("none",)),
         ("export.format", config.export.format, ("none",)),
     ):
         if name not in known:
@@ -142,7 +152,23 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     return stored(folder, content_hash(depends_on), measure)
 
 
-def _point(job: Job, target: Target, plan: Plan, profile: Profile, result: Evaluation) -> Point:
+def _heal(job: Job, plan: Plan, heldout_ST: Tensor, folder: Path) -> Healed:
+    batch_size = job.config.eval.batch_size
+
+    def loss(model: PreTrainedModel) -> float:
+        return heldout_loss(model, heldout_ST, batch_size).nats
+
+    return heal(job.source, plan, job.text, job.config, folder, loss)
+
+
+def _point(
+    job: Job,
+    target: Target,
+    plan: Plan,
+    profile: Profile,
+    result: Evaluation,
+    healing: dict[str, Any] | None,
+) -> Point:
     what = _identity(job, target)
     source = job.source
     if not math.isfinite(result.loss.nats):
@@ -172,4 +198,5 @@ def _point(job: Job, target: Target, plan: Plan, profile: Profile, result: Evalu
         loss=asdict(result.loss),
         costs={"seconds": result.seconds, "peak_memory_bytes": peak_memory()},
         provenance=provenance(result.device, torch.get_num_threads()),
+        healing=healing,
     )

@@ -4,7 +4,7 @@ Types and defaults live here and nowhere else; the YAML files hold choices. Hydr
 types while it composes; `__post_init__` checks values, and each message names the key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -32,6 +32,22 @@ class TrackerMode(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
+class HealingFacts:
+    """How one model is healed: Gromov et al., appendix A.1 and B.3, where the paper has it.
+
+    The defaults are the paper's for a model of up to 7 billion parameters, before any sweep.
+    """
+
+    steps: int = 5000
+    batch_size: int = 16
+    warmup_steps: int = 100
+    sequence_length: int = 2048
+    learning_rate: float = 3e-4
+    rank: int = 64
+    targets: list[str] | None = None
+
+
+@dataclass(kw_only=True, slots=True)
 class ModelConfig:
     """Which model to cut, and how to load it."""
 
@@ -44,6 +60,7 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = Dtype.float32
+    healing: HealingFacts = field(default_factory=HealingFacts)
 
     def __post_init__(self) -> None:
         if not self.path.strip():
@@ -91,11 +108,76 @@ class PruneConfig:
                 )
 
 
+TRAINING = (
+    "steps", "batch_size", "micro_batch_size", "sequence_length", "learning_rate", "warmup_steps",
+    "optimizer", "weight_decay", "max_grad_norm", "eval_every",
+)  # fmt: skip
+LORA = ("rank", "dropout", "targets")
+
+HEAL_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "lora": (*TRAINING, *LORA),
+    "qlora": (*TRAINING, *LORA),
+    "full": TRAINING,
+    "tail": (*TRAINING, "last_layers"),
+    "linear": ("sequences", "sequence_length"),
+}
+"""The keys that each recipe reads."""
+
+
 @dataclass(kw_only=True, slots=True)
 class HealConfig:
-    """How the seam is repaired after the cut."""
+    """How the seam is repaired after the cut. A recipe reads the keys in `HEAL_KEYS`, no other."""
 
     recipe: str = MISSING
+    steps: int | None = None
+    """Optimiser steps."""
+    batch_size: int | None = None
+    """Sequences in each optimiser step, over all devices."""
+    micro_batch_size: int | None = None
+    """Sequences on a device at a time; gradients add up to `batch_size`."""
+    sequence_length: int | None = None
+    """Tokens in each training sequence."""
+    learning_rate: float | None = None
+    """The peak, after a linear warm-up; it falls to 0 as a cosine."""
+    warmup_steps: int | None = None
+    optimizer: str | None = None
+    """As transformers' `optim` names it."""
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    eval_every: int | None = None
+    """Steps between measurements of the held-out loss."""
+    rank: int | None = None
+    """Of the LoRA update; its alpha is the same."""
+    dropout: float | None = None
+    """Of the input of the LoRA update."""
+    targets: list[str] | None = None
+    """Ends of the names of the modules that LoRA adapts; those of `model.healing` if null, and all
+    feed-forward projections if these are null too."""
+    last_layers: int | None = None
+    """Layers that are trained together with the head."""
+    sequences: int | None = None
+    """Sequences that the least-squares map is fitted to."""
+
+    def __post_init__(self) -> None:
+        keys = HEAL_KEYS.get(self.recipe)
+        if keys is None:
+            raise UserError(
+                f"heal.recipe={self.recipe} is not known: choose one of {', '.join(HEAL_KEYS)}."
+            )
+        for each in fields(self):
+            key, value = each.name, getattr(self, each.name)
+            if key == "recipe":
+                continue
+            if value is not None and key not in keys:
+                raise UserError(f"heal.{key} means nothing to heal={self.recipe}: leave it out.")
+            if value is None and key in keys and key != "targets":
+                raise UserError(f"heal.{key} has no value: add heal.{key}=VALUE to the command.")
+            least = 0 if key in {"warmup_steps", "weight_decay", "dropout"} else None
+            if isinstance(value, int | float) and (
+                value < 0 or (least is None and value == 0) or value != value
+            ):
+                raise UserError(f"heal.{key}={value}: it must be greater than 0.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -213,3 +295,6 @@ class Config:
             )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: it must lie between 0 and 2**32 - 1.")
+        if "targets" in HEAL_KEYS[self.heal.recipe] and self.heal.targets is None:
+            # Not interpolated in YAML: OmegaConf cannot refer to a list that is null.
+            self.heal.targets = self.model.healing.targets

@@ -12,6 +12,29 @@ from transformers import PreTrainedTokenizerBase
 from layerprune.errors import UserError
 
 
+def packed(
+    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
+) -> Tensor:
+    """Token ids [S, T] of at most `most` sequences of `length` tokens, with nothing left out.
+
+    Documents follow each other, each with the special tokens that the tokenizer adds and an
+    end-of-text token between them, and are cut wherever a sequence is full. Raises `UserError` if
+    they do not fill a single one.
+    """
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    stream: list[int] = []
+    for document in documents:
+        stream += [*tokenizer(document, verbose=False)["input_ids"], *end]
+        if len(stream) >= most * length:
+            break
+    count = min(most, len(stream) // length)
+    if count == 0:
+        raise UserError(
+            f"heal.sequence_length={length}: the healing text has {len(stream)} tokens only."
+        )
+    return torch.tensor(stream[: count * length], dtype=torch.long).view(count, length)
+
+
 def cut(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
 ) -> Tensor:

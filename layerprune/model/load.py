@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,8 +30,11 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load(source: Source, dtype: Dtype, device: str) -> Loaded:
+def load(source: Source, dtype: Dtype, device: str, four_bits: bool = False) -> Loaded:
     """The model in `source`, in evaluation mode on `device`.
+
+    With `four_bits` its decoder's weights are held in bitsandbytes' NF4 with double quantisation
+    (Dettmers et al., arXiv 2305.14314), and computed with in `dtype`.
 
     Raises `UserError` where the files are no causal language model, or lack a weight.
     """
@@ -41,16 +45,29 @@ def load(source: Source, dtype: Dtype, device: str) -> Loaded:
             dtype=getattr(torch, dtype.value),
             use_safetensors=True,
             output_loading_info=True,
+            **(_four_bits(dtype, place) if four_bits else {}),
         )
         model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
-        model = model.eval().to(place)
+        model = model.eval() if four_bits else model.eval().to(place)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         log.exception("Loading failed.")
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
     _check_keys(source, report)
     return Loaded(model, tokenizer)
+
+
+def _four_bits(dtype: Dtype, place: torch.device) -> dict[str, Any]:
+    return {
+        "device_map": {"": place},
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype.value),
+        ),
+    }
 
 
 def _check_keys(source: Source, report: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a point's result may depend on: the source of its key."""
 
 import re
+from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
@@ -28,7 +29,12 @@ def identity(
             "count": target.count,
             "layers": list(target.layers) if target.layers is not None else None,
         },
-        "heal": {"recipe": config.heal.recipe},
+        "heal": {
+            key: value
+            for key, value in asdict(config.heal).items()
+            # How a step's sequences are shared out changes rounding alone.
+            if value is not None and key != "micro_batch_size"
+        },
         "eval": {
             "tasks": sorted(config.eval.tasks),
             "num_fewshot": config.eval.num_fewshot,

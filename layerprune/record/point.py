@@ -39,6 +39,10 @@ class Point:
     costs: dict[str, Any]
     """Seconds of each stage, and the process's peak memory in bytes."""
     provenance: dict[str, Any]
+    healing: dict[str, Any] | None = None
+    """What was done after the cut: recipe, tokens, seconds, trainable_parameters,
+    heldout_before and heldout_after (nats), steps (step, loss, learning_rate, heldout), details.
+    None if nothing was."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `record.json`."""

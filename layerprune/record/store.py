@@ -21,6 +21,10 @@ class Store:
         """The finished point of that key; None if there is none, or its record is damaged."""
         return _read(self._record(key))[0]
 
+    def point_folder(self, key: str) -> Path:
+        """Where everything of one point lies."""
+        return self._record(key).parent
+
     def write(self, point: Point) -> Path:
         """Write a point's record, whole or not at all; returns its path."""
         path = self._record(point.key)

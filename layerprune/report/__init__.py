@@ -59,6 +59,7 @@ def draw(study: Path) -> Report:
     import vl_convert
 
     from layerprune.report.figures import make_figures
+    from layerprune.report.healed import make_healed
     from layerprune.report.making import making
     from layerprune.report.page import make_page
     from layerprune.report.summary import findings
@@ -81,6 +82,7 @@ def draw(study: Path) -> Report:
         curves=curves,
         found=findings(curves, tasks),
         figures=pictures,
+        healed=make_healed(curves, tasks),
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, profiles),
     )
@@ -94,12 +96,16 @@ def show(report: Report) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from layerprune.report.healed import make_healed, show_healed
     from layerprune.report.table import WIDTH, make_grids, show_grids
 
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
     show_grids(console, make_grids(report.curves, report.tasks, console.width))
+    healed = make_healed(report.curves, report.tasks, console.width)
+    if healed is not None:
+        show_healed(console, healed)
     # A picture's two files in one line.
     pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
     for line in report.skipped:

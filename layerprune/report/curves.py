@@ -15,6 +15,9 @@ NAMED = "given"
 ACCURACY = "acc"
 """The measure that the figures show."""
 
+JOINT = " · "
+"""Between the parts of a curve's name."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -164,7 +167,7 @@ def _vary(values: Iterable[object]) -> bool:
 
 
 def _join(parts: Sequence[str]) -> str:
-    return " · ".join(parts)
+    return JOINT.join(parts)
 
 
 def _depth(entry: Entry) -> tuple[int, tuple[int, ...], str]:

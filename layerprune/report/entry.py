@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerprune.record.point import Point, content_hash
+from layerprune.report.checks import count, number, text
+from layerprune.report.healing import Healing, read_healing
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Entry:
     answers: dict[str, Answers]
     """By the task's name, in lm-eval's order."""
     loss: HeldoutLoss
+    healing: Healing | None
+    """None for a point that was not healed."""
     profile: str
     """Key of the distances that the plan was made from."""
     origin: Origin
@@ -118,28 +122,32 @@ def ranges(layers: Iterable[int]) -> str:
 def _entry(point: Point) -> Entry:
     model, metric, strategy, heal, _ = point.curve
     plan, loss = point.plan, point.loss
-    num_layers = _count(point.model["num_layers"])
-    dropped = tuple(sorted(_count(layer) for layer in plan["dropped"]))
+    num_layers = count(point.model["num_layers"])
+    dropped = tuple(sorted(count(layer) for layer in plan["dropped"]))
     if len(set(dropped)) != len(dropped) or (dropped and dropped[-1] >= num_layers):
         raise ValueError(f"layers {list(dropped)} of {num_layers}")
+    healing = read_healing(point.healing)
+    if healing is not None and healing.recipe != heal:
+        raise ValueError(f"healed by {healing.recipe}, where {heal} was asked for")
     answers = [_answers(score) for score in point.scores]
     return Entry(
-        key=_text(point.key),
+        key=text(point.key),
         curve_key=point.curve_key,
         ground=content_hash({name: point.identity[name] for name in ("model", "eval", "data")}),
         settings=dict(_leaves(point.identity)),
-        model=_text(model),
-        family=_text(point.model["family"]),
-        metric=_text(metric),
-        strategy=_text(strategy),
-        heal=_text(heal),
-        seed=_count(point.identity["seed"]),
+        model=text(model),
+        family=text(point.model["family"]),
+        metric=text(metric),
+        strategy=text(strategy),
+        heal=text(heal),
+        seed=count(point.identity["seed"]),
         num_layers=num_layers,
-        fraction=_number(plan["fraction"]),
+        fraction=number(plan["fraction"]),
         dropped=dropped,
         answers={each.task: each for each in answers},
         loss=_loss(loss),
-        profile=_text(plan["profile"]),
+        healing=healing,
+        profile=text(plan["profile"]),
         origin=_origin(point),
     )
 
@@ -147,45 +155,43 @@ def _entry(point: Point) -> Entry:
 def _answers(score: dict[str, Any]) -> Answers:
     chance, parent = score["chance"], score["parent"]
     return Answers(
-        task=_text(score["task"]),
-        parent=None if parent is None else _text(parent),
+        task=text(score["task"]),
+        parent=None if parent is None else text(parent),
         measures={
-            _text(name): Value(
-                _number(measure["value"]),
-                None if measure["stderr"] is None else _number(measure["stderr"]),
+            text(name): Value(
+                number(measure["value"]),
+                None if measure["stderr"] is None else number(measure["stderr"]),
             )
             for name, measure in score["measures"].items()
         },
-        num_samples=_count(score["num_samples"]),
-        num_fewshot=_count(score["num_fewshot"]),
+        num_samples=count(score["num_samples"]),
+        num_fewshot=count(score["num_fewshot"]),
         version=str(score["version"]),
-        chance=None if chance is None else _number(chance),
+        chance=None if chance is None else number(chance),
     )
 
 
 def _loss(loss: dict[str, Any]) -> HeldoutLoss:
-    nats, normalised, stderr = (_number(loss[name]) for name in ("nats", "normalised", "stderr"))
+    nats, normalised, stderr = (number(loss[name]) for name in ("nats", "normalised", "stderr"))
     # The record holds the error of the nats only; dividing by ln V divides it too.
     scaled = stderr * normalised / nats if nats else 0.0
-    return HeldoutLoss(
-        Value(nats, stderr), Value(normalised, scaled), _count(loss["num_sequences"])
-    )
+    return HeldoutLoss(Value(nats, stderr), Value(normalised, scaled), count(loss["num_sequences"]))
 
 
 def _origin(point: Point) -> Origin:
     made = point.provenance
     commit = made["commit"]
     return Origin(
-        time=_text(made["time"]),
-        arguments=shlex.join(_text(argument) for argument in made["arguments"]),
-        commit=None if commit is None else _text(commit),
+        time=text(made["time"]),
+        arguments=shlex.join(text(argument) for argument in made["arguments"]),
+        commit=None if commit is None else text(commit),
         machine=f"{made['platform']}, {made['cpus']} CPUs, {made['threads']} threads",
-        device=_text(made["device"]),
+        device=text(made["device"]),
         versions={
-            "python": _text(made["python"]),
-            **{name: _text(of) for name, of in made["versions"].items() if of is not None},
+            "python": text(made["python"]),
+            **{name: text(of) for name, of in made["versions"].items() if of is not None},
         },
-        seconds=math.fsum(_number(value) for value in point.costs["seconds"].values()),
+        seconds=math.fsum(number(value) for value in point.costs["seconds"].values()),
     )
 
 
@@ -197,21 +203,3 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
     else:
         parts = content if isinstance(content, list) else [content]
         yield path, ", ".join("not set" if part is None else str(part) for part in parts)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value

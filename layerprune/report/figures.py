@@ -24,6 +24,8 @@ from layerprune.report.lines import (
     subjects_chart,
 )
 from layerprune.report.series import Datum, accuracy_data, loss_data, points
+from layerprune.report.training import PANEL as TRAINING_PANEL
+from layerprune.report.training import thinned, trained, training_chart, training_data
 from layerprune.similarity.profile import Profile
 
 VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
@@ -31,6 +33,9 @@ VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 MOST_NUMBERS = 240
 """Numbers in the text for those who do not see a figure; the rest is in `curves.csv`."""
+
+HEALING = "healing"
+"""The figure's name, and that of its section in the page."""
 
 BARS = "bars: ±1 standard error"
 
@@ -90,6 +95,8 @@ def make_figures(
             loss_chart(data, look, [f"cross-entropy / ln V on {said}; 1 is guessing evenly"]),
         )
     )
+    if trained(curves):
+        figures.append(_training(curves))
     figures += [_distances(model, profile) for model, profile in profiles]
     layers = dropped_data(curves)
     if layers:
@@ -116,6 +123,43 @@ def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Fi
         subjects_chart(data, look, task, [said, look.dashes(data)], columns),
         panel=PANEL + GAP,
     )
+
+
+def _training(curves: Sequence[Curve]) -> Figure:
+    look = look_of(curves)
+    data = training_data(curves)
+    recipes = ", ".join(dict.fromkeys(entry.heal for _, entry in trained(curves)))
+    over = max(datum["over"] for datum in data if datum["kind"] == "training")
+    means = f" (means over up to {over} steps)" if over > 1 else ""
+    said = f"points: held-out loss, step 0 before training; light lines: training loss{means}"
+    dashes = look.dashes(data)
+    panels = len({datum["panel"] for datum in data})
+    lines = [dashes] if dashes and (panels > 1 or look.several_models) else []
+    return _figure(
+        HEALING,
+        "Healing",
+        f"Loss in nats per token against optimiser steps of {recipes}; {said}"
+        f"{'; ' if dashes else ''}{dashes}.",
+        f"Losses in nats per token during healing by {recipes}. {_limited(_losses(curves))}.",
+        training_chart(data, look, f"Loss during healing: {recipes}", [said, *lines], 3),
+        panel=TRAINING_PANEL + GAP if panels > 1 else 0,
+    )
+
+
+def _losses(curves: Sequence[Curve]) -> list[str]:
+    """Of each point: its held-out losses, as many as there is room for, and its training losses."""
+    points = trained(curves)
+    said = []
+    for curve, entry in points:
+        assert entry.healing is not None
+        measured = thinned(entry.healing.measured, max(2, MOST_NUMBERS // len(points)))
+        first, last = entry.healing.trained[0], entry.healing.trained[-1]
+        losses = ", ".join(f"{value:.3f} at step {step}" for step, value in measured)
+        said.append(
+            f"{curve.label}, {entry.num_dropped} layers dropped: held-out {losses}; "
+            f"training {first.loss:.3f} at step {first.step}, {last.loss:.3f} at step {last.step}"
+        )
+    return said
 
 
 def _distances(model: str, profile: Profile) -> Figure:

@@ -18,18 +18,17 @@ ROW = 13
 
 
 def dropped_data(curves: Sequence[Curve]) -> list[Datum]:
-    """One datum for each layer of each plan; curves with the same plans have one panel."""
-    distinct: dict[tuple[object, ...], Curve] = {}
+    """One datum for each layer of each plan; a plan that several curves share is there once."""
+    # Healing and questions do not change which layers go: of curves by one rule, those that show
+    # nothing of their own are left out.
+    rules: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
     for curve in curves:
         first = curve.first
-        plans = tuple(entry.dropped for entry in curve.entries)
-        # Healing and questions do not change which layers go.
-        distinct.setdefault((first.model, first.metric, first.strategy, plans), curve)
-    names = _panels(list(distinct.values()))
+        rules[first.model, first.metric, first.strategy].append(curve)
+    distinct = [curve for group in rules.values() for curve in _own(group)]
+    names = _panels(distinct)
     return [
-        datum
-        for name, curve in zip(names, distinct.values(), strict=True)
-        for datum in _plans(name, curve)
+        datum for name, curve in zip(names, distinct, strict=True) for datum in _plans(name, curve)
     ]
 
 
@@ -89,6 +88,16 @@ def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
             title=alt.TitleParams(text=name, fontSize=13, fontWeight="normal", offset=6),
         )
     )
+
+
+def _own(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves whose plans are not all those of another; of equal ones, the first."""
+    plans = [{entry.dropped for entry in curve.entries} for curve in curves]
+    return [
+        curve
+        for at, (curve, mine) in enumerate(zip(curves, plans, strict=True))
+        if not any(mine < other or (mine == other and of < at) for of, other in enumerate(plans))
+    ]
 
 
 def _panels(curves: Sequence[Curve]) -> list[str]:

@@ -81,26 +81,69 @@ def subjects_chart(
     """Accuracy on each task of a group, in small panels with the same scales."""
     layers = _layers(look, _percent_axis(data, ticks=4), _fractions(data, 3), small=True)
     panel = alt.layer(*layers).properties(width=PANEL, height=140)
-    header = alt.Header(title=None, labelAnchor="start", labelLimit=PANEL, labelPadding=4)
-    return (
-        panel.facet(
-            data=alt.Data(values=data),
-            facet=alt.Facet(
-                "panel:N", sort=list(dict.fromkeys(datum["panel"] for datum in data)), header=header
-            ),
-            columns=columns,
-            spacing={"row": 18, "column": GAP},
-        )
-        # A shared axis would also be drawn where the last row has no panel.
-        .resolve_axis(x="independent")
-        .properties(title=_title(f"Accuracy on each subject of {task.name}", subtitle))
+    title = f"Accuracy on each subject of {task.name}"
+    return faceted(panel, data, columns, PANEL).properties(
+        title=alt.TitleParams(text=title, subtitle=subtitle)
     )
+
+
+def faceted(panel: alt.LayerChart, data: list[Datum], columns: int, width: int) -> alt.FacetChart:
+    """A small picture for each `panel` of the data, all on the same scales."""
+    header = alt.Header(title=None, labelAnchor="start", labelLimit=width, labelPadding=4)
+    names = list(dict.fromkeys(datum["panel"] for datum in data))
+    return panel.facet(
+        data=alt.Data(values=data),
+        facet=alt.Facet("panel:N", sort=names, header=header),
+        columns=columns,
+        spacing={"row": 18, "column": GAP},
+    ).resolve_axis(x="independent")  # a shared one would stand where the last row has no panel
+
+
+def hue_of(look: Look, shown: Sequence[str]) -> alt.Color:
+    """The colours of curves, the same in every figure; the legend has those that are `shown`."""
+    return alt.Color(
+        "hue:N",
+        scale=alt.Scale(
+            domain=look.hues,
+            range=[style.HUES[at % len(style.HUES)] for at in range(len(look.hues))],
+        ),
+        legend=_legend(look.title, shown) if len(look.hues) > 1 else None,
+    )
+
+
+def shape_of(look: Look, shown: Sequence[str]) -> alt.Shape:
+    """The shapes of points; `shown` are the hues in the legend."""
+    # With one model, shape says again what colour says, for those who see colours less well.
+    field, domain = ("mark", look.marks) if look.several_models else ("hue", look.hues)
+    own = look.several_models and len(domain) > 1
+    names = domain if look.several_models else shown
+    return alt.Shape(
+        f"{field}:N",
+        scale=alt.Scale(
+            domain=domain,
+            range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(domain))],
+        ),
+        legend=_legend("strategy" if own else look.title, names) if len(domain) > 1 else None,
+    )
+
+
+def rule_of(look: Look, y: alt.Y, kind: Literal["chance", "dense"], small: bool) -> alt.Chart:
+    """The dashed lines of the dense models, or of guessing evenly."""
+    rule = alt.Chart().transform_filter(f"datum.kind === '{kind}'")
+    mark = rule.mark_rule(
+        strokeDash=style.DASHED if not small else [4, 3],
+        strokeWidth=1.25,
+        color=style.CHANCE if kind == "chance" else style.DENSE,
+    )
+    if kind == "dense" and look.several_models:
+        return mark.encode(y=y, color="hue:N")
+    return mark.encode(y=y)
 
 
 def _single(data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]) -> Chart:
     layers = _layers(look, axis, _fractions(data, 8), small=False)
     return alt.layer(*layers, data=alt.Data(values=data)).properties(
-        width=style.WIDTH, height=style.HEIGHT, title=_title(title, subtitle)
+        width=style.WIDTH, height=style.HEIGHT, title=alt.TitleParams(text=title, subtitle=subtitle)
     )
 
 
@@ -118,25 +161,7 @@ def _percent_axis(data: list[Datum], ticks: int) -> alt.Y:
 
 def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
     """Chance and dense lines below, then curves, error bars and points."""
-    hue = alt.Color(
-        "hue:N",
-        scale=alt.Scale(
-            domain=look.hues,
-            range=[style.HUES[at % len(style.HUES)] for at in range(len(look.hues))],
-        ),
-        legend=_legend(look.title, look.hues) if len(look.hues) > 1 else None,
-    )
-    # With one model, shape says again what colour says, for those who see colours less well.
-    field, domain = ("mark", look.marks) if look.several_models else ("hue", look.hues)
-    own = look.several_models and len(domain) > 1
-    shape = alt.Shape(
-        f"{field}:N",
-        scale=alt.Scale(
-            domain=domain,
-            range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(domain))],
-        ),
-        legend=_legend("strategy" if own else look.title, domain) if len(domain) > 1 else None,
-    )
+    hue, shape = hue_of(look, look.hues), shape_of(look, look.hues)
     base = alt.Chart()
     curve = base.transform_filter("datum.kind === 'point' && datum.joined")
     line = curve.mark_line(strokeWidth=1.5 if small else 2).encode(
@@ -158,7 +183,7 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
     dot = point.mark_point(filled=True, opacity=1, size=22 if small else 60, aria=not small).encode(
         x=x, y=y, color=hue, shape=shape, tooltip=_TOOLTIP
     )
-    rules = [_rule(look, y, kind, small) for kind in ("chance", "dense")]
+    rules = [rule_of(look, y, kind, small) for kind in ("chance", "dense")]
     labels = [] if small else [_label(y, "chance")]
     if not small and not look.several_models:  # the names of several lines would overlap
         labels.append(_label(y, "dense"))
@@ -177,18 +202,6 @@ _TOOLTIP = [
 ]
 
 
-def _rule(look: Look, y: alt.Y, kind: Literal["chance", "dense"], small: bool) -> alt.Chart:
-    rule = alt.Chart().transform_filter(f"datum.kind === '{kind}'")
-    mark = rule.mark_rule(
-        strokeDash=style.DASHED if not small else [4, 3],
-        strokeWidth=1.25,
-        color=style.CHANCE if kind == "chance" else style.DENSE,
-    )
-    if kind == "dense" and look.several_models:
-        return mark.encode(y=y, color="hue:N")
-    return mark.encode(y=y)
-
-
 def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> alt.Chart:
     """The name of a dashed line: the dense one's on the right, where curves have come down."""
     text = alt.Chart().transform_filter(f"datum.kind === '{kind}'")
@@ -202,6 +215,7 @@ def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> alt.Chart:
 def _legend(title: str | None, names: Sequence[str]) -> alt.Legend:
     return alt.Legend(
         title=title,
+        values=list(names),
         # Long names go on in the next line, rather than out of the picture.
         columns=3 if sum(len(name) + 4 for name in names) > 80 else alt.Undefined,
         orient="top",
@@ -210,10 +224,6 @@ def _legend(title: str | None, names: Sequence[str]) -> alt.Legend:
         offset=6,
         symbolOpacity=1,
     )
-
-
-def _title(title: str, subtitle: list[str]) -> alt.TitleParams:
-    return alt.TitleParams(text=title, subtitle=subtitle)
 
 
 def _fractions(data: list[Datum], ticks: int) -> alt.X:

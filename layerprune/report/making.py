@@ -14,6 +14,8 @@ def making(
     entries = [entry for curve in curves for entry in curve.entries]
     times = sorted(entry.origin.time for entry in entries)
     seconds = sum(entry.origin.seconds for entry in entries)
+    healing = sum(entry.healing.seconds for entry in entries if entry.healing is not None)
+    more = f" and {healing:,.0f} s of healing" if healing else ""
     settings = dict.fromkeys(
         name
         for entry in entries
@@ -23,7 +25,7 @@ def making(
     versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
     return [
         ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
-        ("points", [f"{len(entries)}, which took {seconds:,.0f} s of questions and text"]),
+        ("points", [f"{len(entries)}, which took {seconds:,.0f} s of questions and text{more}"]),
         ("when", [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]),
         ("questions", _distinct(_asked(entry) for entry in entries)),
         (

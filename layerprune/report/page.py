@@ -11,7 +11,8 @@ from typing import Any
 import vl_convert
 
 from layerprune.report.curves import Curve
-from layerprune.report.figures import VEGA_LITE, Figure
+from layerprune.report.figures import HEALING, VEGA_LITE, Figure
+from layerprune.report.healed import Healed
 from layerprune.report.summary import GLANCE, MOST, Finding, sentences
 from layerprune.report.table import Grid, notes_once
 
@@ -28,6 +29,7 @@ def make_page(
     curves: Sequence[Curve],
     found: Sequence[Finding],
     figures: Sequence[tuple[Figure, str]],
+    healed: Healed | None,
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
@@ -35,9 +37,14 @@ def make_page(
     models = list(dict.fromkeys(curve.first.model for curve in curves))
     what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
     title = f"Layers dropped: {what}"
-    parts = [_figure(figure, svg) for figure, svg in figures]
-    targets = [
-        *((figure.name, figure.title) for figure, _ in figures),
+    under = {} if healed is None else {HEALING: _healed(healed)}
+    parts = [_figure(figure, svg, under.pop(figure.name, "")) for figure, svg in figures]
+    targets = [(figure.name, figure.title) for figure, _ in figures]
+    if healed is not None and under:  # healed without training: there is no figure to stand under
+        head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'
+        parts.append(f"{head}\n{under[HEALING]}</section>\n")
+        targets.append((HEALING, healed.title))
+    targets += [
         ("numbers", "All numbers"),
         ("making", "How it was made"),
     ]
@@ -86,7 +93,7 @@ def embedded_json(content: Any) -> str:
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _figure(figure: Figure, svg: str) -> str:
+def _figure(figure: Figure, svg: str, under: str) -> str:
     name = escape(figure.name)
     picture = base64.b64encode(svg.encode()).decode()
     return f"""<section id="{name}">
@@ -99,7 +106,7 @@ def _figure(figure: Figure, svg: str) -> str:
 <figcaption>{escape(figure.caption)}</figcaption>
 </figure>
 <script type="application/json" id="spec-{name}">{embedded_json(figure.spec)}</script>
-</section>
+{under}</section>
 """
 
 
@@ -119,6 +126,31 @@ def _glance(found: Sequence[Finding]) -> str:
 {rows}</tbody>
 </table>
 </div>"""
+
+
+def _healed(healed: Healed) -> str:
+    """What healing cost and gave, one line each."""
+    head = "".join(f"<th>{_broken(escape(name))}</th>" for name in healed.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n"
+        for row in healed.rows
+    )
+    return f"""<div class="scroll under">
+<table class="healed">
+<thead>
+<tr>{head}</tr>
+</thead>
+<tbody>
+{rows}</tbody>
+</table>
+</div>
+<p class="note">{escape(healed.note)}</p>
+"""
+
+
+def _broken(text: str) -> str:
+    """`text` with its lines as lines."""
+    return text.replace("\n", "<br>")
 
 
 def _unbroken(text: str) -> str:

@@ -23,7 +23,7 @@ def accuracy_data(curves: Sequence[Curve], task: str, panel: str = "") -> list[D
                 if answers.chance is not None:
                     chances.add(answers.chance)
     dense = [(curve, _accuracy(curve.dense, task)) for curve in curves if curve.dense is not None]
-    data += _dense(((curve, value) for curve, value in dense if value is not None), "{:.1%}")
+    data += dense_lines(((curve, value) for curve, value in dense if value is not None), "{:.1%}")
     data += [
         {"kind": "chance", "value": chance, "label": f"guessing evenly {chance:.1%}"}
         for chance in sorted(chances)
@@ -39,8 +39,26 @@ def loss_data(curves: Sequence[Curve]) -> list[Datum]:
         for entry in curve.entries
     ]
     dense = ((curve, curve.dense.loss.normalised) for curve in curves if curve.dense is not None)
-    data += _dense(dense, "{:.3f}")
+    data += dense_lines(dense, "{:.3f}")
     return _beside([*data, {"kind": "chance", "value": 1.0, "label": "guessing evenly 1.0"}])
+
+
+def dense_lines(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
+    """A line for each dense model; one that several curves share is there once."""
+    lines: dict[str, Datum] = {}
+    found = list(found)
+    several = len({curve.first.model for curve, _ in found}) > 1
+    for curve, value in found:
+        name = f"{curve.first.model}, dense" if several else "dense model"
+        # The first curve of a model is one that is not healed, if there is one.
+        line = {
+            "kind": "dense",
+            "hue": curve.hue,
+            "value": value.value,
+            "label": f"{name} {form.format(value.value)}",
+        }
+        lines.setdefault(curve.first.ground, line)
+    return list(lines.values())
 
 
 def points(data: Sequence[Datum]) -> list[Datum]:
@@ -83,22 +101,6 @@ def _point(curve: Curve, entry: Entry, task: str, value: Value, num_samples: int
         "high": value.value + stderr,
         "num_samples": num_samples,
     }
-
-
-def _dense(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
-    """A line for each dense model; one that several curves share is there once."""
-    lines: dict[str, Datum] = {}
-    found = list(found)
-    several = len({curve.first.model for curve, _ in found}) > 1
-    for curve, value in found:
-        name = f"{curve.first.model}, dense" if several else "dense model"
-        lines[curve.first.ground] = {
-            "kind": "dense",
-            "hue": curve.hue,
-            "value": value.value,
-            "label": f"{name} {form.format(value.value)}",
-        }
-    return list(lines.values())
 
 
 def _beside(data: Sequence[Datum]) -> list[Datum]:

@@ -56,6 +56,19 @@ def test_dropped_layers_are_shown_once_for_each_plan(maker):
     assert len(data) == 3 * 8
 
 
+def test_a_healed_curve_with_fewer_plans_has_no_panel_of_its_own(maker):
+    maker.curve(counts=(0, 2, 4), write=False)
+    maker.curve(counts=(4,), heal="lora", write=False)
+    maker.curve(counts=(5,), heal="linear", write=False)
+    data = dropped_data(make_curves(map(read_entry, maker.made)))
+    plans = {(row["panel"], row["plan"]) for row in data}
+    assert plans == {
+        ("block · not healed", "2"),
+        ("block · not healed", "4"),
+        ("block · linear", "5"),
+    }
+
+
 def test_every_kind_of_study_can_be_drawn(maker):
     for model in ("a", "b"):
         for heal in ("none", "lora", "qlora"):
@@ -71,6 +84,7 @@ def test_every_kind_of_study_can_be_drawn(maker):
         "accuracy-boolq",
         "subjects-facts",
         "loss",
+        "healing",
         "distances-abcabcabcabc",
         "layers",
     ]

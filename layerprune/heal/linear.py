@@ -1,0 +1,198 @@
+"""No training: a dropped block's least-squares map, folded into the projection before it.
+
+The layer before the block ends with residual + m, where m is what its last feed-forward projection
+writes. With a matrix D on m, that layer can put out nearly what the block would have: D minimises
+|m D - (y - x)|^2 + ridge |D|^2, where x is the block's input, y its output, and m D is added to x.
+Then (I + D) is folded into the projection's weights: no parameter is added.
+
+Source: the idea of ReplaceMe (arXiv 2505.02819), with a ridge that pulls towards doing nothing.
+Letters: N tokens, H hidden size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from layerprune.errors import UserError
+from layerprune.heal.projections import feed_forward
+from layerprune.model.stack import decoder_stack
+from layerprune.plan.plan import Plan
+
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+"""Tried on held-back sequences, each times the mean square of m; the best is taken."""
+
+HELD_BACK = 0.2
+"""Share of the sequences that choose the ridge and are not fitted to."""
+
+BATCH = 8
+
+
+@dataclass
+class _Moments:
+    """Sums over tokens, float64: all that least squares needs."""
+
+    written: Tensor
+    """m'm [H, H]."""
+    cross: Tensor
+    """m'd [H, H], where d = y - x is what the block adds."""
+    square: float
+    """|d|^2."""
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The map that was found."""
+
+    change: Tensor
+    """D [H, H], float64: what is added to the identity, from the right."""
+    ridge: float
+    explained: float
+    """Share of the square of y - x on held-back tokens that the map accounts for."""
+    tokens: int
+
+
+def fit(model: PreTrainedModel, plan: Plan, ids_ST: Tensor) -> Fit:
+    """The map for a plan's block, from one pass of the whole, uncut model over sequences [S, T].
+
+    Raises `UserError` where the plan is not one block with a layer before it, or where that layer
+    does not simply add what its last projection writes.
+    """
+    first, last = _block(plan)
+    layers = decoder_stack(model).layers
+    projection = _projection(layers[first - 1])
+    if not _adds(model, layers[first - 1], projection, ids_ST[:1]):
+        raise UserError(
+            f"heal=linear: {model.config.model_type} does not simply add what the feed-forward "
+            "part of a layer writes, so nothing can be folded into it."
+        )
+    split = max(1, round(len(ids_ST) * (1 - HELD_BACK)))
+    learn = _moments(model, layers, projection, first, last, ids_ST[:split])
+    check = _moments(model, layers, projection, first, last, ids_ST[split:])
+    judge = check if check.tokens else learn
+    unit = float(learn.written.diagonal().mean())
+    best: tuple[float, float, Tensor] | None = None
+    for ridge in RIDGES:
+        eye = torch.eye(len(learn.written), dtype=torch.float64)
+        map_HH = torch.linalg.solve(learn.written + ridge * unit * eye, learn.cross)
+        explained = _explained(judge, map_HH)
+        if best is None or explained > best[0]:
+            best = explained, ridge, map_HH
+    assert best is not None
+    return Fit(best[2], best[1], best[0], learn.tokens + check.tokens)
+
+
+def fold(model: PreTrainedModel, plan: Plan, found: Fit) -> None:
+    """Fold the map into the model, in place, before or after the block is dropped."""
+    first, _ = _block(plan)
+    projection: Any = _projection(decoder_stack(model).layers[first - 1])
+    with torch.no_grad():
+        weight, bias = projection.weight, projection.bias
+        change_HH = found.change.to(weight.device)
+        weight_64 = weight.double()
+        if isinstance(projection, Conv1D):  # weight [in, out]
+            weight.copy_((weight_64 + weight_64 @ change_HH).to(weight.dtype))
+        else:  # weight [out, in]
+            weight.copy_((weight_64 + change_HH.T @ weight_64).to(weight.dtype))
+        if bias is not None:
+            bias.copy_((bias.double() + bias.double() @ change_HH).to(bias.dtype))
+
+
+def _block(plan: Plan) -> tuple[int, int]:
+    """First and last layer of a plan that is one block with a layer before it."""
+    first, last = plan.dropped[0], plan.dropped[-1]
+    if last - first + 1 != len(plan.dropped):
+        raise UserError(
+            f"heal=linear needs one block of layers; this plan drops {list(plan.dropped)}."
+        )
+    if first == 0:
+        raise UserError("heal=linear needs a layer before the block; this plan drops layer 0.")
+    return first, last
+
+
+def _projection(layer: nn.Module) -> nn.Module:
+    found = [part for _, part in feed_forward(layer)]
+    if not found:
+        raise UserError("heal=linear: the layer before the block has no feed-forward projection.")
+    return found[-1]
+
+
+def _moments(
+    model: PreTrainedModel,
+    layers: nn.ModuleList,
+    projection: nn.Module,
+    first: int,
+    last: int,
+    ids_ST: Tensor,
+) -> _Moments:
+    size = model.config.get_text_config(decoder=True).hidden_size
+    zero = torch.zeros((size, size), dtype=torch.float64)
+    sums = _Moments(zero, zero.clone(), 0.0, 0)
+    with torch.inference_mode(), _caught(projection, layers[first - 1], layers[last]) as seen:
+        for ids_BT in ids_ST.split(BATCH):
+            model.get_decoder()(input_ids=ids_BT.to(model.device), use_cache=False)
+            written, before, after = (
+                # Some layers flatten batch and time for their feed-forward part.
+                state.reshape(-1, size).double().cpu()
+                for state in seen
+            )
+            missing_NH = after - before
+            sums.written += written.T @ written
+            sums.cross += written.T @ missing_NH
+            sums.square += float(missing_NH.square().sum())
+            sums.tokens += len(written)
+            seen.clear()
+    return sums
+
+
+def _explained(on: _Moments, map_HH: Tensor) -> float:
+    """1 - |m D - d|^2 / |d|^2 from the sums alone."""
+    cross = float((map_HH * on.cross).sum())
+    square = float((map_HH * (on.written @ map_HH)).sum())
+    return (2 * cross - square) / on.square
+
+
+def _adds(model: PreTrainedModel, layer: nn.Module, projection: nn.Module, ids_1T: Tensor) -> bool:
+    """Whether a change of what the projection writes changes the layer's output just so."""
+    push: Tensor | None = None
+
+    def nudge(_module: object, _args: object, output: Tensor) -> Tensor:
+        return output if push is None else output + push
+
+    handle = projection.register_forward_hook(nudge)
+    try:
+        with torch.inference_mode(), _caught(projection, layer) as seen:
+            ids_1T = ids_1T.to(model.device)
+            model.get_decoder()(input_ids=ids_1T, use_cache=False)
+            written, plain = seen[0], seen[1]
+            generator = torch.Generator().manual_seed(0)
+            push = torch.randn(written.shape, generator=generator).to(written) * written.std()
+            seen.clear()
+            model.get_decoder()(input_ids=ids_1T, use_cache=False)
+            moved = (seen[1] - plain).view_as(push)
+    finally:
+        handle.remove()
+    tolerance = 1e-4 if written.dtype is torch.float32 else 5e-2
+    return bool((moved - push).norm() <= tolerance * plain.norm())
+
+
+@contextmanager
+def _caught(*modules: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of modules in the order in which they run; clear the list between passes."""
+    seen: list[Tensor] = []
+
+    def catch(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        seen.append(output if isinstance(output, Tensor) else output[0])
+
+    handles = [module.register_forward_hook(catch) for module in modules]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,199 @@
+"""Healed points as a table of texts: what healing cost, and what it gave."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from layerprune.report.curves import ACCURACY, JOINT, UNHEALED, Curve, Task
+from layerprune.report.entry import Entry, Value
+from layerprune.report.healing import Healing
+from layerprune.report.summary import counted
+
+ARROW = " → "
+
+
+@dataclass(frozen=True)
+class Healed:
+    """A row for each healed point."""
+
+    title: str
+    columns: tuple[str, ...]
+    """The first, a name, reads from the left; all others are numbers. Some names have two lines."""
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+    @property
+    def width(self) -> int:
+        """Characters that a line takes on a terminal."""
+        gap = 3  # as rich sets the columns
+        return sum(
+            max(len(line) for text in column for line in text.split("\n")) + gap
+            for column in zip(self.columns, *self.rows, strict=True)
+        )
+
+
+def make_healed(
+    curves: Sequence[Curve], tasks: Sequence[Task], width: int | None = None
+) -> Healed | None:
+    """The table; None if no point was healed. Without standard errors if it is wider than `width`.
+
+    Before and after are the same layers dropped from the same model, asked the same questions.
+    """
+    table = _table(curves, tasks, errors=True)
+    if table is not None and width is not None and table.width > width:
+        return _table(curves, tasks, errors=False)
+    return table
+
+
+def show_healed(console: Console, healed: Healed) -> None:
+    """Print the table."""
+    table = Table(
+        title=Text(healed.title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for at, name in enumerate(healed.columns):
+        table.add_column(
+            Text(name if "\n" in name else f"\n{name}"),
+            justify="right" if at else "left",
+            no_wrap=at > 0 and ARROW not in name,
+        )
+    for row in healed.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    console.print(Text(f"{healed.note}\n", style="dim"))
+
+
+def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Healed | None:
+    points = [
+        (curve, entry, entry.healing)
+        for curve in curves
+        for entry in curve.entries
+        if entry.healing is not None
+    ]
+    if not points:
+        return None
+    before = {
+        (entry.ground, entry.dropped): entry
+        for curve in curves
+        for entry in curve.entries
+        if entry.heal == UNHEALED
+    }
+    asked = [
+        task
+        for task in tasks
+        if task.parent is None and any(_accuracy(entry, task) for _, entry, _ in points)
+    ]
+    names = _names({curve.first.curve_key: curve for curve, _, _ in points})
+    rows = tuple(
+        (
+            names[entry.curve_key],
+            str(entry.num_dropped),
+            *_costs(healing),
+            f"{healing.before:.3f}{ARROW}{healing.after:.3f}",
+            *(
+                _change(before.get((entry.ground, entry.dropped)), entry, task, errors)
+                for task in asked
+            ),
+        )
+        for curve, entry, healing in points
+    )
+    recipes = all(names[entry.curve_key] == entry.heal for _, entry, _ in points)
+    return Healed(
+        title="Healing",
+        columns=(
+            "recipe" if recipes else "curve",
+            "n",
+            "tokens",
+            "tokens / s",
+            "seconds",
+            "trained\nparameters",
+            "held-out loss\nbefore → after",
+            *(f"{task.name} %\nbefore → after" for task in asked),
+        ),
+        rows=rows,
+        note=_note(
+            [(names[entry.curve_key], entry, healing) for curve, entry, healing in points], asked
+        ),
+    )
+
+
+def _names(curves: dict[str, Curve]) -> dict[str, str]:
+    """A name for each healed curve: its recipe, or its label where recipes are not enough."""
+    recipes = {curve.first.heal for curve in curves.values()}
+    alike = len({(curve.first.model, curve.mark) for curve in curves.values()}) == 1
+    if alike and len(recipes) == len(curves):
+        return {key: curve.first.heal for key, curve in curves.items()}
+    # A label has the recipe only where the study's curves differ in it.
+    return {
+        key: curve.label
+        if curve.first.heal in curve.label.split(JOINT)
+        else f"{curve.label}{JOINT}{curve.first.heal}"
+        for key, curve in curves.items()
+    }
+
+
+def _costs(healing: Healing) -> list[str]:
+    speed = f"{healing.tokens / healing.seconds:,.0f}" if healing.seconds else ""
+    return [
+        short(healing.tokens),
+        speed,
+        f"{healing.seconds:,.0f}" if healing.seconds >= 100 else f"{healing.seconds:,.1f}",
+        short(healing.trainable_parameters),
+    ]
+
+
+def short(count: int) -> str:
+    """A count in four digits or so: `9,999`, `327.7k`, `4.42M`."""
+    if count < 10_000:
+        return f"{count:,}"
+    for size, digits, letter in ((10**6, 1, "k"), (10**9, 2, "M")):
+        if (said := round(count / size * 1000, digits)) < 1000:
+            return f"{said:.{digits}f}{letter}"
+    return f"{count / 10**9:,.2f}G"
+
+
+def _change(before: Entry | None, after: Entry, task: Task, errors: bool) -> str:
+    now = _accuracy(after, task)
+    if now is None:
+        return ""
+    then = None if before is None else _accuracy(before, task)
+    return f"{_said(then, errors)}{ARROW}{_said(now, errors)}".strip()
+
+
+def _accuracy(entry: Entry, task: Task) -> Value | None:
+    answers = entry.answers.get(task.name)
+    return None if answers is None else answers.measures.get(ACCURACY)
+
+
+def _said(value: Value | None, errors: bool) -> str:
+    if value is None:
+        return ""
+    stderr = f" ± {100 * value.stderr:.1f}" if errors and value.stderr is not None else ""
+    return f"{100 * value.value:.1f}{stderr}"
+
+
+def _note(points: Sequence[tuple[str, Entry, Healing]], asked: Sequence[Task]) -> str:
+    sizes = sorted({entry.loss.num_sequences for _, entry, _ in points})
+    said = [
+        "tokens: of healing text. seconds: of healing alone, without measuring. held-out loss: "
+        f"nats per token on {' or '.join(map(str, sizes))} sequences.",
+    ]
+    if asked:
+        said.append(
+            "%: accuracy with the same layers dropped, not healed → healed; nothing before the "
+            "arrow where the study has no such point that is not healed."
+        )
+    said += [
+        f"{name}, {counted(entry.num_dropped, 'layer')}: "
+        + ", ".join(f"{key} {value}" for key, value in healing.details.items())
+        + "."
+        for name, entry, healing in points
+        if healing.details
+    ]
+    return " ".join(said)

@@ -1,0 +1,149 @@
+"""Losses against optimiser steps, while points were healed."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import altair as alt
+
+from layerprune.report import style
+from layerprune.report.curves import Curve
+from layerprune.report.entry import Entry, ranges
+from layerprune.report.lines import Chart, Look, faceted, hue_of, rule_of, shape_of
+from layerprune.report.series import Datum, dense_lines
+
+_T = TypeVar("_T")
+
+PANEL = 240
+"""Width of a small panel, in pixels."""
+
+MOST_LOSSES = 200
+"""Training losses in one line; of more, means over steps in a row are shown."""
+
+MOST_MEASURED = 60
+"""Held-out losses in one line; of more, some are left out."""
+
+
+def trained(curves: Sequence[Curve]) -> list[tuple[Curve, Entry]]:
+    """The points that were trained after the cut, by rising number of layers dropped."""
+    found = [
+        (curve, entry)
+        for curve in curves
+        for entry in curve.entries
+        if entry.healing is not None and entry.healing.trained
+    ]
+    return sorted(found, key=lambda each: each[1].num_dropped)
+
+
+def training_data(curves: Sequence[Curve]) -> list[Datum]:
+    """One datum for each loss, of `kind` training or heldout, and the dense models' lines."""
+    together: dict[int, list[tuple[Curve, Entry]]] = {}
+    for curve, entry in trained(curves):
+        together.setdefault(entry.num_dropped, []).append((curve, entry))
+    data = []
+    for count, points in together.items():
+        found = [datum for curve, entry in points for datum in _losses(curve, entry)]
+        dense = ((curve, curve.dense.loss.nats) for curve, _ in points if curve.dense is not None)
+        found += dense_lines(dense, "{:.3f}")
+        panel = f"{count} layer{'' if count == 1 else 's'} dropped"
+        data += [{**datum, "panel": panel} for datum in found]
+    return data
+
+
+def training_chart(
+    data: list[Datum], look: Look, title: str, subtitle: list[str], columns: int
+) -> Chart:
+    """Training and held-out losses: a panel for each number of layers dropped."""
+    small = len({datum["panel"] for datum in data}) > 1
+    layers = _layers(data, look, small)
+    head = alt.TitleParams(text=title, subtitle=subtitle)
+    if small:
+        panel = alt.layer(*layers).properties(width=PANEL, height=180)
+        return faceted(panel, data, columns, PANEL).properties(title=head)
+    return alt.layer(*layers, data=alt.Data(values=data)).properties(
+        width=style.WIDTH, height=style.HEIGHT, title=head
+    )
+
+
+def thinned(items: Sequence[_T], most: int) -> list[_T]:
+    """At most so many of `items` (two or more), evenly spread, the first and the last included."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(at * (len(items) - 1) / (most - 1))] for at in range(most)]
+
+
+def _losses(curve: Curve, entry: Entry) -> list[Datum]:
+    healing = entry.healing
+    assert healing is not None
+    point = {
+        "point": entry.key,
+        "curve": curve.label,
+        "hue": curve.hue,
+        "mark": curve.mark,
+        "layers": ranges(entry.dropped),
+    }
+    losses = [(each.step, each.loss) for each in healing.trained if each.loss is not None]
+    size = -(-len(losses) // MOST_LOSSES)
+    training = [
+        {
+            "kind": "training",
+            **point,
+            "step": sum(step for step, _ in some) / len(some),
+            "value": sum(loss for _, loss in some) / len(some),
+            "over": len(some),
+        }
+        for some in (losses[at : at + size] for at in range(0, len(losses), size))
+    ]
+    heldout = [
+        {"kind": "heldout", **point, "step": step, "value": value}
+        for step, value in thinned(healing.measured, MOST_MEASURED)
+    ]
+    return training + heldout
+
+
+def _layers(data: Sequence[Datum], look: Look, small: bool) -> list[alt.Chart]:
+    """Training losses below, light; then the dense models, and held-out losses above all."""
+    shown = list(dict.fromkeys(datum["hue"] for datum in data if datum["kind"] == "heldout"))
+    hue, shape = hue_of(look, shown), shape_of(look, shown)
+    x = alt.X(
+        "step:Q",
+        title="optimiser step",
+        axis=alt.Axis(tickCount=4 if small else 8, tickMinStep=1, format=",d"),
+    )
+    y = alt.Y(
+        "value:Q",
+        title="loss (nats per token)",
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=5 if small else 6),
+    )
+    base = alt.Chart()
+    training = (
+        base.transform_filter("datum.kind === 'training'")
+        .mark_line(strokeWidth=1, opacity=0.4, aria=False)
+        .encode(x=x, y=y, color=hue, detail="point:N")
+    )
+    heldout = base.transform_filter("datum.kind === 'heldout'")
+    line = heldout.mark_line(strokeWidth=1.5 if small else 2).encode(
+        x=x, y=y, color=hue, detail="point:N"
+    )
+    dot = heldout.mark_point(
+        filled=True, opacity=1, size=26 if small else 60, aria=not small
+    ).encode(x=x, y=y, color=hue, shape=shape, tooltip=_TOOLTIP)
+    layers = [training, rule_of(look, y, "dense", small), line, dot]
+    if small or look.several_models:
+        return layers
+    # On the left, where curves are still far above.
+    name = (
+        base.transform_filter("datum.kind === 'dense'")
+        .mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=style.DENSE)
+        .encode(x=alt.value(0), y=y, text="label:N")
+    )
+    return [*layers, name]
+
+
+_TOOLTIP = [
+    alt.Tooltip("curve:N"),
+    alt.Tooltip("panel:N", title="n"),
+    alt.Tooltip("layers:N", title="which"),
+    alt.Tooltip("step:Q", title="optimiser step"),
+    alt.Tooltip("value:Q", title="held-out loss", format=".4f"),
+]

@@ -1,0 +1,105 @@
+"""The least-squares map against numpy, and where it cannot be folded."""
+
+import numpy as np
+import pytest
+import torch
+from families import TINY
+from tiny import tiny
+
+from layerprune.errors import UserError
+from layerprune.heal.linear import fit, fold
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import drop_layers
+from layerprune.plan.plan import Plan
+
+PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
+IDS_ST = torch.randint(3, 96, (40, 24), generator=torch.Generator().manual_seed(5))
+
+
+def states(model, ids):
+    """What layer 2's last projection writes, layer 2's output, and layer 4's output."""
+    seen = {}
+    layers = decoder_stack(model).layers
+    for name, module in (("m", layers[2].mlp.down_proj), ("x", layers[2]), ("y", layers[4])):
+        module.register_forward_hook(
+            lambda _m, _a, output, name=name: seen.__setitem__(name, output.detach().double())
+        )
+    with torch.inference_mode():
+        model(ids, use_cache=False)
+    return [seen[name].flatten(0, 1).numpy() for name in "mxy"]
+
+
+def test_equals_ridge_regression():
+    found = fit(tiny("llama"), PLAN, IDS_ST)
+    m, x, y = states(tiny("llama"), IDS_ST[:32])  # the last fifth chooses the ridge
+    strength = found.ridge * np.mean((m**2).sum(axis=0))
+    expected = np.linalg.solve(m.T @ m + strength * np.eye(32), m.T @ (y - x))
+    np.testing.assert_allclose(found.change.numpy(), expected, rtol=1e-4, atol=1e-6)
+    m, x, y = states(tiny("llama"), IDS_ST[32:])
+    missing = y - x - m @ expected
+    explained = 1 - (missing**2).sum() / ((y - x) ** 2).sum()
+    assert found.explained == pytest.approx(explained, abs=1e-5)
+    assert found.tokens == IDS_ST.numel()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi", "opt", "gpt_neox", "starcoder2"])
+def test_folding_adds_the_map_to_what_is_written(family):
+    model = tiny(family)
+    found = fit(model, PLAN, IDS_ST)
+    before = output_of_layer_2(model)
+    fold(model, PLAN, found)
+    after, written = output_of_layer_2(model), written_by_layer_2(tiny(family))
+    expected = before + written @ found.change
+    torch.testing.assert_close(after.double(), expected.double(), atol=1e-4, rtol=1e-4)
+
+
+def output_of_layer_2(model):
+    return caught(model, decoder_stack(model).layers[2])
+
+
+def written_by_layer_2(model):
+    from layerprune.heal.projections import feed_forward
+
+    projection = [part for _, part in feed_forward(decoder_stack(model).layers[2])][-1]
+    return caught(model, projection).double().view(2, 24, 32)
+
+
+def caught(model, module):
+    seen = []
+    handle = module.register_forward_hook(
+        lambda _m, _a, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    with torch.inference_mode():
+        model(IDS_ST[:2], use_cache=False)
+    handle.remove()
+    return seen[0].clone()
+
+
+def test_the_cut_model_comes_nearer_to_the_whole_one():
+    whole = tiny("llama", initializer_range=0.08)
+    plain = drop_layers(tiny("llama", initializer_range=0.08), PLAN.dropped)
+    healed = tiny("llama", initializer_range=0.08)
+    found = fit(healed, PLAN, IDS_ST)
+    fold(drop_layers(healed, PLAN.dropped), PLAN, found)
+    fresh = torch.randint(3, 96, (8, 24), generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        target = whole(fresh).logits
+        assert (healed(fresh).logits - target).norm() < (plain(fresh).logits - target).norm()
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_is_folded_only_where_a_layer_simply_adds(family):
+    model = tiny(family)
+    adds = {"falcon", "gemma", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi", "phi3",
+            "qwen2", "qwen3", "smollm3", "starcoder2", "cohere2"}  # fmt: skip
+    if family in adds:
+        assert fit(model, PLAN, IDS_ST).tokens > 0
+    else:
+        with pytest.raises(UserError, match="heal=linear"):
+            fit(model, PLAN, IDS_ST)
+
+
+def test_plans_that_are_no_block_with_a_layer_before_it_are_refused():
+    for dropped, message in (((1, 3), "one block"), ((0, 1), "before the block")):
+        with pytest.raises(UserError, match=message):
+            fit(tiny("llama"), Plan("given", 8, dropped, None, ""), IDS_ST)

@@ -1,0 +1,172 @@
+"""Each recipe on a tiny model: what is trained, what is left alone, what is kept."""
+
+import json
+
+import pytest
+import torch
+from composing import compose
+from families import TINY
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny import byte_tokenizer, tiny
+
+from layerprune.config.schema import Config, DataConfig
+from layerprune.data.sequences import packed
+from layerprune.data.text import read
+from layerprune.errors import UserError
+from layerprune.evaluate.loss import heldout_loss
+from layerprune.heal.projections import feed_forward_names
+from layerprune.heal.recipes import TRAINED, heal
+from layerprune.model.load import load
+from layerprune.model.source import locate
+from layerprune.model.surgery import drop_layers
+from layerprune.plan.plan import Plan
+
+PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
+IDS = packed(read(DataConfig()).healing, byte_tokenizer(), 32, 4)
+SMALL = (
+    "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
+    "heal.warmup_steps=1", "heal.learning_rate=1e-2", "heal.eval_every=3",
+)  # fmt: skip
+
+
+def configure(folder, recipe, *overrides) -> Config:
+    small = SMALL if recipe in TRAINED else ("heal.sequences=20", "heal.sequence_length=32")
+    extra = ("heal.rank=4",) if recipe in ("lora", "qlora") else ()
+    return compose(
+        "model=custom", f"model.path={folder}", f"heal={recipe}", *small, *extra, *overrides
+    )
+
+
+def run(folder, tmp_path, recipe, *overrides, plan=PLAN):
+    config = configure(folder, recipe, *overrides)
+    source = locate(config.model, tmp_path / "cache")
+
+    def loss(model):
+        return heldout_loss(model, IDS, 4).nats
+
+    return heal(source, plan, read(config.data), config, tmp_path / "point", loss)
+
+
+def cut(folder, tmp_path):
+    config = configure(folder, "full")
+    model = load(locate(config.model, tmp_path / "cache"), config.model.dtype, "cpu").model
+    return drop_layers(model, PLAN.dropped)
+
+
+@pytest.fixture(scope="module")
+def folder_64(tmp_path_factory):
+    """bitsandbytes packs blocks of 64 weights: narrower models it cannot run on a CPU."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = tiny("llama", vocab_size=259, hidden_size=64, intermediate_size=128)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", sorted(TRAINED))
+def test_training_lowers_the_loss_and_says_what_it_cost(folder_64, tmp_path, recipe):
+    healed = run(folder_64, tmp_path, recipe)
+    record = json.loads(json.dumps(healed.record))
+    assert record["recipe"] == recipe
+    assert [step["step"] for step in record["steps"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert [step["step"] for step in record["steps"] if step["heldout"] is not None] == [0, 3, 6]
+    assert record["tokens"] == 6 * 4 * 32
+    assert record["seconds"] > 0
+    assert record["trainable_parameters"] > 0
+    assert record["heldout_after"] == record["steps"][-1]["heldout"]
+    assert record["heldout_after"] < record["heldout_before"]
+    # warm-up, then a cosine to nothing
+    rates = [step["learning_rate"] for step in record["steps"][1:]]
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[-1] < rates[2]
+
+
+def test_the_asked_model_is_the_trained_one(tiny_folder, tmp_path):
+    healed = run(tiny_folder, tmp_path, "lora")
+    after = heldout_loss(healed.loaded.model, IDS, 4).nats
+    assert after == pytest.approx(healed.record["heldout_after"], abs=1e-6)
+    assert not healed.loaded.model.training
+
+
+def weights(model):
+    return {name.replace(".base_layer", ""): value for name, value in model.named_parameters()}
+
+
+def changed(folder, tmp_path, recipe, *overrides):
+    before = weights(cut(folder, tmp_path))
+    after = weights(run(folder, tmp_path, recipe, *overrides).loaded.model)
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_lora_leaves_every_weight_as_it_was(tiny_folder, tmp_path):
+    assert changed(tiny_folder, tmp_path, "lora") == set()
+
+
+def test_full_changes_every_weight(tiny_folder, tmp_path):
+    assert changed(tiny_folder, tmp_path, "full") == set(weights(cut(tiny_folder, tmp_path)))
+
+
+def test_tail_changes_the_head_the_norm_and_the_last_layers(tiny_folder, tmp_path):
+    names = changed(tiny_folder, tmp_path, "tail", "heal.last_layers=2")
+    assert {"lm_head.weight", "model.norm.weight"} <= names
+    assert {name.split(".")[2] for name in names if ".layers." in name} == {"3", "4"}
+    assert "model.embed_tokens.weight" not in names
+
+
+def test_the_adapter_is_kept_with_the_layers_it_belongs_to(tiny_folder, tmp_path):
+    healed = run(tiny_folder, tmp_path, "lora")
+    kept = json.loads((tmp_path / "point" / "adapter" / "layerprune.json").read_text())
+    assert kept == {"num_layers": 8, "kept": [0, 1, 2, 6, 7], "dropped": [3, 4, 5]}
+    again = PeftModel.from_pretrained(cut(tiny_folder, tmp_path), tmp_path / "point" / "adapter")
+    assert heldout_loss(again.base_model.model.eval(), IDS, 4).nats == pytest.approx(
+        healed.record["heldout_after"], abs=1e-6
+    )
+    names = load_file(tmp_path / "point" / "adapter" / "adapter_model.safetensors")
+    assert all(".mlp." in name for name in names)
+    assert len(names) == 5 * 3 * 2  # layers, projections, two matrices each
+
+
+def test_targets_by_name(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path, "lora", "heal.targets=[q_proj]")
+    names = load_file(tmp_path / "point" / "adapter" / "adapter_model.safetensors")
+    assert all("q_proj" in name for name in names)
+    with pytest.raises(UserError, match=r"heal\.targets: nonsense"):
+        run(tiny_folder, tmp_path, "lora", "heal.targets=[nonsense]")
+
+
+def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
+    first = run(tiny_folder, tmp_path / "a", "lora")
+    second = run(tiny_folder, tmp_path / "b", "lora")
+    other = run(tiny_folder, tmp_path / "c", "lora", "seed=1")
+    assert first.record["steps"] == second.record["steps"]
+    assert first.record["steps"] != other.record["steps"]
+
+
+def test_micro_batches_change_rounding_alone(tiny_folder, tmp_path):
+    whole = run(tiny_folder, tmp_path / "a", "full", "heal.micro_batch_size=4")
+    parts = run(tiny_folder, tmp_path / "b", "full", "heal.micro_batch_size=1")
+    for one, other in zip(whole.record["steps"][1:], parts.record["steps"][1:], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)
+
+
+def test_a_loss_that_explodes_stops_with_step_and_rate(tiny_folder, tmp_path):
+    with pytest.raises(UserError, match=r"not a number at step \d+, learning rate"):
+        run(tiny_folder, tmp_path, "full", "heal.learning_rate=1e30", "heal.max_grad_norm=1e30")
+
+
+def test_batches_that_do_not_divide_are_refused(tiny_folder, tmp_path):
+    with pytest.raises(UserError, match="no multiple"):
+        run(tiny_folder, tmp_path, "full", "heal.batch_size=5")
+
+
+@pytest.mark.parametrize("family", sorted(set(TINY) - {"mixtral"}))
+def test_feed_forward_projections_are_found_by_structure(family):
+    names = feed_forward_names(tiny(family))
+    assert len(names) in (16, 24)  # two or three in each of eight layers
+    assert not any(part in name for name in names for part in ("attn", "attention", "q_proj"))
+
+
+def test_fused_experts_are_refused_by_name():
+    with pytest.raises(UserError, match=r"mixtral.*heal\.targets"):
+        feed_forward_names(tiny("mixtral"))
