@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from layerprune import processes
 from layerprune.config.compose import conf_dir, explain, register, typed
 from layerprune.errors import UserError
 from layerprune.progress import console, say
@@ -71,7 +72,7 @@ def _job(composed: DictConfig) -> None:
         log.exception("A file could not be used.")
         _refused.append(UserError(f"{error.filename}: {error.strerror}."))
     finally:
-        if (study / "points").is_dir():
+        if (study / "points").is_dir() and processes.first():
             _studies[study] = None
 
 

@@ -3,13 +3,14 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from layerprune import processes
 from layerprune.config.schema import Config
 from layerprune.data.sequences import cut
 from layerprune.data.text import Text, read
@@ -17,7 +18,6 @@ from layerprune.errors import UserError
 from layerprune.evaluate.evaluate import Evaluation, evaluate
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
-from layerprune.heal.recipes import Healed, heal
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source, locate
 from layerprune.model.surgery import dropped, refuse_unverified
@@ -33,6 +33,9 @@ from layerprune.record.track import track
 from layerprune.similarity.metrics import METRICS
 from layerprune.similarity.profile import Profile, stored
 from layerprune.similarity.states import mean_distances
+
+if TYPE_CHECKING:
+    from layerprune.heal.recipes import Healed
 
 PROFILE_BATCH = 8
 
@@ -70,11 +73,12 @@ def run(config: Config) -> list[Point]:
     todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
     for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
         say(line)
-    if todo:
+    if todo and (processes.first() or config.heal.recipe != "none"):
         questions.load()
         loaded = _load(job)
         profile = _profile(job, loaded, outputs / "cache" / "profiles")
-        store.write_profile(profile)
+        if processes.first():
+            store.write_profile(profile)
         heldout_ST = _heldout(job, loaded)
         if config.heal.recipe != "none":
             del loaded  # each healed point has a model of its own
@@ -86,13 +90,20 @@ def run(config: Config) -> list[Point]:
                         result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
                     points[key] = _point(job, target, plan, profile, result, None)
                 else:
-                    healed = _heal(job, plan, heldout_ST, store.point_folder(key))
+                    healed = _heal(
+                        job, plan, heldout_ST, store.point_folder(key), store.checkpoints(key)
+                    )
+                    if not processes.first():
+                        continue
                     result = evaluate(healed.loaded, questions, heldout_ST, config.eval.batch_size)
                     points[key] = _point(job, target, plan, profile, result, healed.record)
                 store.write(points[key])
+                store.drop_checkpoints(key)
                 advance(1)
-    track(config.tracker, store.folder, [points[key] for key in keys], made=len(todo) > 0)
-    return [points[key] for key in keys]
+    done = [points[key] for key in keys if key in points]
+    if processes.first():
+        track(config.tracker, store.folder, done, made=len(todo) > 0)
+    return done
 
 
 def _check_names(config: Config) -> None:
@@ -152,13 +163,15 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     return stored(folder, content_hash(depends_on), measure)
 
 
-def _heal(job: Job, plan: Plan, heldout_ST: Tensor, folder: Path) -> Healed:
+def _heal(job: Job, plan: Plan, heldout_ST: Tensor, folder: Path, checkpoints: Path) -> "Healed":
+    from layerprune.heal.recipes import heal  # peft and bitsandbytes: only where they are used
+
     batch_size = job.config.eval.batch_size
 
     def loss(model: PreTrainedModel) -> float:
         return heldout_loss(model, heldout_ST, batch_size).nats
 
-    return heal(job.source, plan, job.text, job.config, folder, loss)
+    return heal(job.source, plan, job.text, job.config, folder, checkpoints, loss)
 
 
 def _point(

@@ -15,9 +15,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from layerprune import processes
+
 Advance = Callable[[int], None]
 
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=not processes.first())
 
 PLAIN_EVERY_S = 15.0
 """Without a terminal, a bar is a line as often as this."""

@@ -110,7 +110,7 @@ class PruneConfig:
 
 TRAINING = (
     "steps", "batch_size", "micro_batch_size", "sequence_length", "learning_rate", "warmup_steps",
-    "optimizer", "weight_decay", "max_grad_norm", "eval_every",
+    "optimizer", "weight_decay", "max_grad_norm", "eval_every", "save_every",
 )  # fmt: skip
 LORA = ("rank", "dropout", "targets")
 
@@ -147,6 +147,8 @@ class HealConfig:
     max_grad_norm: float | None = None
     eval_every: int | None = None
     """Steps between measurements of the held-out loss."""
+    save_every: int | None = None
+    """Steps between checkpoints, from which a stopped run goes on."""
     rank: int | None = None
     """Of the LoRA update; its alpha is the same."""
     dropout: float | None = None

@@ -3,6 +3,7 @@
 Letters: S sequences, T tokens in each.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from layerprune import processes
 from layerprune.config.schema import HealConfig
 from layerprune.errors import UserError
 from layerprune.progress import Advance, bar
@@ -75,7 +77,11 @@ def train(
     """Train what is trainable in `model`, in place, on packed sequences [S, T].
 
     Sequences come in an order that `seed` fixes, again and again until `heal.steps` steps are done.
-    Raises `UserError`, naming step and rate, as soon as a loss is not finite.
+    A checkpoint is written to `folder` every `heal.save_every` steps; where there is one already,
+    training goes on from it, and ends with the same weights as if it had never stopped.
+
+    Raises `UserError`, naming step and rate, as soon as a loss is not finite; the last checkpoint
+    stays.
     """
     micro, accumulation = _split(config, len(ids_ST))
     trainable = [part for part in model.parameters() if part.requires_grad]
@@ -99,10 +105,13 @@ def train(
             data_seed=seed,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            save_strategy="no",
+            save_strategy="steps",
+            save_steps=_known(config.save_every),
+            save_total_limit=2,
             report_to=[],
             disable_tqdm=True,
             log_level="error",
+            ddp_timeout=7 * 24 * 3600,  # the first process asks its questions while others wait
             dataloader_pin_memory=model.device.type == "cuda",
         ),
         train_dataset=Sequences(ids_ST),
@@ -111,12 +120,17 @@ def train(
     trainer.remove_callback(PrinterCallback)
     with bar(f"heal {config.recipe}", total=_known(config.steps)) as advance:
         watch.advance = advance
-        trainer.train()
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     model.eval()
+    history = trainer.state.log_history
     return Training(
-        steps=watch.steps,
+        steps=[
+            Step(*(entry.get(key) for key in ("step", "loss", "learning_rate", "heldout")))  # type: ignore[arg-type]
+            for entry in history
+            if "loss" in entry or "heldout" in entry
+        ],
         tokens=_known(config.steps) * _known(config.batch_size) * ids_ST.shape[1],
-        seconds=round(watch.seconds, 3),
+        seconds=round(math.fsum(entry.get("seconds", 0.0) for entry in history), 3),
         trainable_parameters=sum(part.numel() for part in trainable),
     )
 
@@ -124,7 +138,9 @@ def train(
 def _split(config: HealConfig, num_sequences: int) -> tuple[int, int]:
     """Sequences at a time on a device, and how many times they are gathered for one step."""
     batch, micro = _known(config.batch_size), _known(config.micro_batch_size)
-    devices = max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 1
+    devices = processes.count()
+    if devices == 1 and torch.cuda.is_available():
+        devices = torch.cuda.device_count()  # one process drives all GPUs that it sees
     micro = min(micro, batch)
     if batch % (micro * devices):
         raise UserError(
@@ -139,21 +155,35 @@ def _split(config: HealConfig, num_sequences: int) -> tuple[int, int]:
     return micro, batch // (micro * devices)
 
 
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole: the trainer's state is what is written last."""
+    steps = {}
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            steps[json.loads(path.read_text())["global_step"]] = str(path.parent)
+        except (ValueError, KeyError):
+            continue  # the process ended while it was written
+    return steps[max(steps)] if steps else None
+
+
 class _Watch(TrainerCallback):
-    """Keeps what a user wants to see, and stops what cannot come to anything."""
+    """Adds to the trainer's own log what a user wants to see, and stops what leads nowhere.
+
+    The trainer's log is part of its checkpoints, so nothing is lost when a run is stopped.
+    """
 
     def __init__(self, config: HealConfig, heldout: Measure) -> None:
         self._config = config
         self._heldout = heldout
         self._started = 0.0
-        self.seconds = 0.0
-        self.steps: list[Step] = []
         self.advance: Advance = lambda steps: None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.steps.append(Step(0, None, None, self._measure(kwargs["model"])))
+        if state.global_step == 0:
+            state.log_history.append({"step": 0, "heldout": self._measure(kwargs["model"])})
+        self.advance(state.global_step)
         self._started = time.monotonic()
 
     def on_log(
@@ -172,12 +202,11 @@ class _Watch(TrainerCallback):
                 f"heal={self._config.recipe}: the loss is not a number at step {step}, learning "
                 f"rate {rate:.2e}. Try a smaller heal.learning_rate."
             )
-        heldout = None
+        entry = state.log_history[-1]
+        entry["seconds"] = time.monotonic() - self._started
         if step % _known(self._config.eval_every) == 0 or step == state.max_steps:
-            self.seconds += time.monotonic() - self._started
-            heldout = self._measure(kwargs["model"])
-            self._started = time.monotonic()
-        self.steps.append(Step(step, loss, rate, heldout))
+            entry["heldout"] = self._measure(kwargs["model"])
+        self._started = time.monotonic()
         self.advance(1)
 
     def _measure(self, model: PreTrainedModel) -> float:

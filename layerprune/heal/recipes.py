@@ -9,6 +9,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
+from layerprune import processes
 from layerprune.config.schema import Config, HealConfig
 from layerprune.data.sequences import packed
 from layerprune.data.text import Text
@@ -44,11 +45,13 @@ def heal(
     text: Text,
     config: Config,
     folder: Path,
+    checkpoints: Path,
     heldout: Callable[[PreTrainedModel], float],
 ) -> Healed:
     """A model of its own, loaded, cut and healed; `heldout` measures its loss on held-out text.
 
-    LoRA's update is kept in `folder/adapter`, with the layers it belongs to in `layerprune.json`.
+    Training goes on from what it finds in `checkpoints`. LoRA's update is kept in `folder/adapter`,
+    with the layers it belongs to in `layerprune.json`.
     """
     recipe = config.heal
     four_bits = recipe.recipe == "qlora"
@@ -61,10 +64,8 @@ def heal(
     drop_layers(model, plan.dropped)
     set_seed(config.seed)  # the first weights of LoRA are drawn
     trained = TRAINED[recipe.recipe](model, recipe)
-    training = train(
-        trained, ids_ST, recipe, folder / "trainer", config.seed, lambda: heldout(model)
-    )
-    if isinstance(trained, PeftModel):
+    training = train(trained, ids_ST, recipe, checkpoints, config.seed, lambda: heldout(model))
+    if isinstance(trained, PeftModel) and processes.first():
         _keep_adapter(trained, plan, folder / "adapter")
     return Healed(loaded, _record(recipe.recipe, training, {}))
 

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from layerprune import processes
 from layerprune.config.schema import Dtype
 from layerprune.errors import UserError
 from layerprune.model.source import Source
@@ -87,9 +88,9 @@ def _check_keys(source: Source, report: dict[str, Any]) -> None:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that `runtime.device` names; `auto` is a GPU where there is one."""
+    """The device that `runtime.device` names; `auto` is a GPU, one a process, where there is one."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(f"cuda:{processes.local()}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -32,8 +32,8 @@ def identity(
         "heal": {
             key: value
             for key, value in asdict(config.heal).items()
-            # How a step's sequences are shared out changes rounding alone.
-            if value is not None and key != "micro_batch_size"
+            # How a step's sequences are shared out changes rounding alone; checkpoints, nothing.
+            if value is not None and key not in {"micro_batch_size", "save_every"}
         },
         "eval": {
             "tasks": sorted(config.eval.tasks),

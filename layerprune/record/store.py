@@ -1,6 +1,7 @@
 """The points of a study, on disk."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,14 @@ class Store:
     def point_folder(self, key: str) -> Path:
         """Where everything of one point lies."""
         return self._record(key).parent
+
+    def checkpoints(self, key: str) -> Path:
+        """Where a point's training is kept until its record is written."""
+        return self.point_folder(key) / "checkpoints"
+
+    def drop_checkpoints(self, key: str) -> None:
+        """Remove what a point's training needed to go on after a stop."""
+        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 
     def write(self, point: Point) -> Path:
         """Write a point's record, whole or not at all; returns its path."""

@@ -53,8 +53,25 @@ def _log_curve(config: TrackerConfig, study: Path, points: Sequence[Point]) -> N
     ) as run:
         run.define_metric("fraction")
         run.define_metric("*", step_metric="fraction")
+        run.define_metric("heal/step")
+        run.define_metric("heal/*", step_metric="heal/step")
         for point in sorted(points, key=lambda point: point.num_dropped):
             run.log(row(point))
+            for step in healing_rows(point):
+                run.log(step)
+
+
+def healing_rows(point: Point) -> list[dict[str, Any]]:
+    """What was seen while a point was healed, against `heal/step`: `heal/NUM_DROPPED/loss`, ..."""
+    return [
+        {"heal/step": step["step"]}
+        | {
+            f"heal/{point.num_dropped}/{name}": step[name]
+            for name in ("loss", "learning_rate", "heldout")
+            if step[name] is not None
+        }
+        for step in (point.healing or {"steps": []})["steps"]
+    ]
 
 
 def row(point: Point) -> dict[str, Any]:

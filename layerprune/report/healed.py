@@ -11,7 +11,6 @@ from rich.text import Text
 from layerprune.report.curves import ACCURACY, JOINT, UNHEALED, Curve, Task
 from layerprune.report.entry import Entry, Value
 from layerprune.report.healing import Healing
-from layerprune.report.summary import counted
 
 ARROW = " → "
 
@@ -103,6 +102,7 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Heal
         )
         for curve, entry, healing in points
     )
+    alone = any(cell.startswith(ARROW.strip()) for row in rows for cell in row)
     recipes = all(names[entry.curve_key] == entry.heal for _, entry, _ in points)
     return Healed(
         title="Healing",
@@ -110,15 +110,17 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Heal
             "recipe" if recipes else "curve",
             "n",
             "tokens",
-            "tokens / s",
+            "tokens\n/ s",
             "seconds",
-            "trained\nparameters",
+            "trained",
             "held-out loss\nbefore → after",
             *(f"{task.name} %\nbefore → after" for task in asked),
         ),
         rows=rows,
         note=_note(
-            [(names[entry.curve_key], entry, healing) for curve, entry, healing in points], asked
+            [(names[entry.curve_key], entry, healing) for curve, entry, healing in points],
+            asked,
+            alone,
         ),
     )
 
@@ -178,22 +180,22 @@ def _said(value: Value | None, errors: bool) -> str:
     return f"{100 * value.value:.1f}{stderr}"
 
 
-def _note(points: Sequence[tuple[str, Entry, Healing]], asked: Sequence[Task]) -> str:
+def _note(points: Sequence[tuple[str, Entry, Healing]], asked: Sequence[Task], alone: bool) -> str:
+    """What the columns are; `alone` where a healed point has none to compare with."""
     sizes = sorted({entry.loss.num_sequences for _, entry, _ in points})
     said = [
-        "tokens: of healing text. seconds: of healing alone, without measuring. held-out loss: "
+        "tokens: of healing text. seconds: of healing alone, without measuring. trained: "
+        "parameters. held-out loss: "
         f"nats per token on {' or '.join(map(str, sizes))} sequences.",
     ]
     if asked:
-        said.append(
-            "%: accuracy with the same layers dropped, not healed → healed; nothing before the "
-            "arrow where the study has no such point that is not healed."
-        )
-    said += [
-        f"{name}, {counted(entry.num_dropped, 'layer')}: "
-        + ", ".join(f"{key} {value}" for key, value in healing.details.items())
-        + "."
-        for name, entry, healing in points
-        if healing.details
-    ]
+        said.append("%: accuracy with the same layers dropped, not healed → healed.")
+    if alone:
+        said.append("Nothing before an arrow: the study has no such point that is not healed.")
+    details: dict[str, list[str]] = {}
+    for name, entry, healing in points:
+        if healing.details:
+            pairs = ", ".join(f"{key} {value}" for key, value in healing.details.items())
+            details.setdefault(name, []).append(f"n={entry.num_dropped} {pairs}")
+    said += [f"{name}: {'; '.join(each)}." for name, each in details.items()]
     return " ".join(said)

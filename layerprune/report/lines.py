@@ -1,5 +1,6 @@
 """Curves against the fraction of layers dropped: accuracy, accuracy by subject, held-out loss."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Look:
     hues: list[str]
     title: str
     marks: list[str]
-    healed: bool
+    recipes: list[str]
+    """By which curves are healed; none if none is."""
 
     @property
     def several_models(self) -> bool:
@@ -53,7 +55,9 @@ def look_of(curves: Sequence[Curve]) -> Look:
         hues=list(dict.fromkeys(curve.hue for curve in curves)),
         title="model" if models else "strategy",
         marks=list(dict.fromkeys(curve.mark for curve in curves)),
-        healed=any(curve.first.heal != UNHEALED for curve in curves),
+        recipes=list(
+            dict.fromkeys(curve.first.heal for curve in curves if curve.first.heal != UNHEALED)
+        ),
     )
 
 
@@ -87,7 +91,7 @@ def subjects_chart(
     )
 
 
-def faceted(panel: alt.LayerChart, data: list[Datum], columns: int, width: int) -> alt.FacetChart:
+def faceted(panel: Chart, data: list[Datum], columns: int, width: int) -> alt.FacetChart:
     """A small picture for each `panel` of the data, all on the same scales."""
     header = alt.Header(title=None, labelAnchor="start", labelLimit=width, labelPadding=4)
     names = list(dict.fromkeys(datum["panel"] for datum in data))
@@ -167,14 +171,17 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
     line = curve.mark_line(strokeWidth=1.5 if small else 2).encode(
         x=x, y=y, color=hue, detail="curve:N"
     )
-    if look.healed:
+    if look.recipes:
         # As in the paper: healed curves solid, the others dotted. Where none is healed, all are
         # solid: dots would only make them harder to read.
         dash_domain = ["healed", "not healed"]
         dash = alt.Scale(domain=dash_domain, range=[style.SOLID, style.DOTTED])
-        line = line.encode(
-            strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=_legend(None, dash_domain))
-        )
+        legend = _legend(None, dash_domain)
+        legend.symbolSize = 500  # long enough to show what is dotted
+        if len(look.recipes) == 1:  # of several, the colours' legend has the names
+            by = json.dumps(f"healed: {look.recipes[0]}")
+            legend.labelExpr = f"datum.value === 'healed' ? {by} : datum.label"
+        line = line.encode(strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=legend))
     point = base.transform_filter("datum.kind === 'point'")
     bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.5, aria=False).encode(
         x=alt.X("bar:Q"), y=alt.Y("low:Q"), y2="high:Q", color=hue

@@ -57,11 +57,6 @@ def accuracy(value: Value) -> str:
     return f"{100 * value.value:.1f} ± {100 * value.stderr:.1f}%"
 
 
-def counted(count: int, what: str) -> str:
-    """A count and what is counted, in the plural where it is due."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def findings(curves: Sequence[Curve], tasks: Sequence[Task]) -> list[Finding]:
     """One finding for each curve on each task that is not part of another."""
     return [
@@ -121,7 +116,7 @@ def _models(curves: Sequence[Curve]) -> str:
     num_points = sum(len(curve.entries) for curve in curves)
     names = [f"{name} ({count} layers)" for name, count in layers.items()]
     how = ", with whole layers dropped and nothing else changed"
-    what = f"{counted(num_points, 'point')} on {counted(len(curves), 'curve')}"
+    what = f"{_counted(num_points, 'point')} on {_counted(len(curves), 'curve')}"
     healed = [entry for curve in curves for entry in curve.entries if entry.heal != UNHEALED]
     if healed:
         recipes = _listed(dict.fromkeys(entry.heal for entry in healed))
@@ -136,7 +131,7 @@ def _whole(finding: Finding, several: bool) -> list[str]:
     value = answers.measures[ACCURACY]
     who = finding.curve.first.model if several else "The dense model"
     said = (
-        f"{who} answers {accuracy(value)} of {counted(answers.num_samples, 'question')} "
+        f"{who} answers {accuracy(value)} of {_counted(answers.num_samples, 'question')} "
         f"({finding.task}) correctly"
     )
     if answers.chance is None:
@@ -162,6 +157,10 @@ def _kept(finding: Finding) -> str:
         f"the layers dropped ({good.num_dropped} of {good.num_layers}: {ranges(good.dropped)}), "
         f"with {accuracy(good.answers[finding.task].measures[ACCURACY])} correct."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(names: Iterable[str]) -> str:

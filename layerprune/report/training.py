@@ -109,10 +109,13 @@ def _layers(data: Sequence[Datum], look: Look, small: bool) -> list[alt.Chart]:
         title="optimiser step",
         axis=alt.Axis(tickCount=4 if small else 8, tickMinStep=1, format=",d"),
     )
+    values = [datum["value"] for datum in data]
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or 0.1  # so that the dense model's line does not lie on the axis
     y = alt.Y(
         "value:Q",
         title="loss (nats per token)",
-        scale=alt.Scale(zero=False),
+        scale=alt.Scale(domain=[low - room, high + room], zero=False, nice=True),
         axis=alt.Axis(tickCount=5 if small else 6),
     )
     base = alt.Chart()

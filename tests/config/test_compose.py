@@ -24,6 +24,23 @@ def test_every_choice_composes(overrides):
     assert isinstance(compose(*overrides), Config)
 
 
+PAPER = {  # Gromov et al., appendix A.1: sequence length, peak rate, rank
+    "llama2_7b": (2048, 3e-4, 2), "llama2_13b": (4096, 3e-4, 64), "llama2_70b": (4096, 3e-5, 8),
+    "qwen_7b": (2048, 3e-4, 64), "qwen_14b": (4096, 3e-4, 64), "mistral_7b": (2048, 3e-6, 4),
+    "phi2": (2048, 2e-4, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", sorted(PAPER))
+def test_the_papers_recipe_by_name(model):
+    config = compose(f"model={model}", "heal=qlora")
+    heal = config.heal
+    assert (heal.sequence_length, heal.learning_rate, heal.rank) == PAPER[model]
+    assert (heal.steps, heal.batch_size, heal.warmup_steps) == (5000, 16, 100)
+    assert heal.dropout == 0.05
+    assert heal.targets == config.model.healing.targets
+
+
 def test_no_yaml_names_code_to_run():
     assert not [path for path in conf_dir().rglob("*.yaml") if "_target_" in path.read_text()]
 
@@ -78,6 +95,12 @@ def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
         (["++unheard=1"], ["unheard"]),
         (["++prune.unheard=1"], ["unheard"]),
         (["+prune.unheard=1"], ["unheard"]),
+        (["heal.rank=3"], ["heal.rank", "heal=none"]),
+        (["heal=full", "heal.rank=3"], ["heal.rank", "heal=full"]),
+        (["heal=lora", "heal.learning_rate=0"], ["heal.learning_rate=0"]),
+        (["heal=lora", "heal.steps=-1"], ["heal.steps=-1"]),
+        (["heal=lora", "heal.steps=null"], ["heal.steps", "no value"]),
+        (["heal.recipe=surgery"], ["heal.recipe=surgery", "qlora"]),
         (["no_equals_sign"], ["no_equals_sign"]),
         (["experiment=nothing"], ["experiment=nothing", "demo"]),
     ],

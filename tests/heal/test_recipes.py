@@ -1,6 +1,10 @@
 """Each recipe on a tiny model: what is trained, what is left alone, what is kept."""
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +30,7 @@ PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
 IDS = packed(read(DataConfig()).healing, byte_tokenizer(), 32, 4)
 SMALL = (
     "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
-    "heal.warmup_steps=1", "heal.learning_rate=1e-2", "heal.eval_every=3",
+    "heal.warmup_steps=1", "heal.learning_rate=1e-2", "heal.eval_every=3", "heal.save_every=2",
 )  # fmt: skip
 
 
@@ -45,7 +49,8 @@ def run(folder, tmp_path, recipe, *overrides, plan=PLAN):
     def loss(model):
         return heldout_loss(model, IDS, 4).nats
 
-    return heal(source, plan, read(config.data), config, tmp_path / "point", loss)
+    point = tmp_path / "point"
+    return heal(source, plan, read(config.data), config, point, point / "checkpoints", loss)
 
 
 def cut(folder, tmp_path):
@@ -141,6 +146,42 @@ def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
     other = run(tiny_folder, tmp_path / "c", "lora", "seed=1")
     assert first.record["steps"] == second.record["steps"]
     assert first.record["steps"] != other.record["steps"]
+
+
+@pytest.mark.parametrize("recipe", ["lora", "full"])
+def test_killed_and_started_again_ends_with_the_same_weights(tiny_folder, tmp_path, recipe):
+    program = f"""
+import os, signal, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import test_recipes
+measured = []
+def dies(model, ids, batch_size):
+    measured.append(1)
+    if len(measured) == 3:  # before training, after step 3, after step 6
+        os.kill(os.getpid(), signal.SIGKILL)
+    return type("Loss", (), {{"nats": 1.0}})
+test_recipes.heldout_loss = dies
+test_recipes.run({str(tiny_folder)!r}, Path({str(tmp_path / "killed")!r}), {recipe!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    there = sorted(path.name for path in (tmp_path / "killed/point/checkpoints").iterdir())
+    assert there == ["checkpoint-2", "checkpoint-4"]
+    # a checkpoint that was being written when the process ended
+    torn = tmp_path / "killed/point/checkpoints/checkpoint-6"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_step": 6, "epo')
+
+    resumed = run(tiny_folder, tmp_path / "killed", recipe)
+    whole = run(tiny_folder, tmp_path / "whole", recipe)
+    ours, theirs = weights(resumed.loaded.model), weights(whole.loaded.model)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    losses = [[step["loss"] for step in each.record["steps"]] for each in (resumed, whole)]
+    assert losses[0] == losses[1]
+    assert resumed.record["heldout_after"] == whole.record["heldout_after"]
 
 
 def test_micro_batches_change_rounding_alone(tiny_folder, tmp_path):

@@ -1,0 +1,21 @@
+"""The processes of one run, as `torchrun` or `accelerate launch` start them.
+
+All of them load, cut and train; the first alone asks questions, writes records and talks to people.
+"""
+
+import os
+
+
+def count() -> int:
+    """How many processes work on this run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first() -> bool:
+    """Whether this is the process that writes and talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def local() -> int:
+    """The number of the process on its machine, and of its GPU there."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
