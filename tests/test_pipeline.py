@@ -136,3 +136,28 @@ def test_a_broken_tracker_loses_nothing(tmp_path, tiny_folder, tiny_tasks, capsy
     points = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.5]")
     assert (study / "points" / points[0].key / "record.json").is_file()
     assert "Weights & Biases failed" in capsys.readouterr().err
+
+
+def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
+    points = run(
+        tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]", "heal=lora", "heal.steps=4",
+        "heal.batch_size=2", "heal.micro_batch_size=2", "heal.sequence_length=32", "heal.rank=2",
+        "heal.warmup_steps=1", "heal.eval_every=2",
+    )  # fmt: skip
+    study = tmp_path / "outputs" / "tiny"
+    for point in points:
+        record = json.loads((study / "points" / point.key / "record.json").read_text())
+        healing = record["healing"]
+        assert healing["recipe"] == "lora"
+        assert healing["tokens"] == 4 * 2 * 32
+        assert healing["heldout_after"] == pytest.approx(record["loss"]["nats"], abs=1e-6)
+        folder = study / "points" / point.key
+        assert {child.name for child in folder.iterdir()} == {"record.json", "adapter"}
+    (file,) = (study / "wandb").glob("offline-run-*/run-*.wandb")
+    logged = read_run(file)
+    assert ("heal/*", "heal/step") in logged.metrics
+    told = [row["heal/2/loss"] for row in logged.history if "heal/2/loss" in row]
+    assert told == [step["loss"] for step in points[1].healing["steps"][1:]]
+    draw(study)
+    plain = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
+    assert not {point.key for point in plain} & {point.key for point in points}

@@ -88,7 +88,7 @@ def _check_keys(source: Source, report: dict[str, Any]) -> None:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that `runtime.device` names; `auto` is a GPU, one a process, where there is one."""
+    """The device that `runtime.device` names; `auto` is a GPU, one a process, if there is any."""
     if name == "auto":
         return torch.device(f"cuda:{processes.local()}" if torch.cuda.is_available() else "cpu")
     try:

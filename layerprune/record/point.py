@@ -55,6 +55,7 @@ class Point:
             raise ForeignRecord("it is not a record of layerprune")
         if content["schema"] != SCHEMA:
             raise ForeignRecord(f"its schema is {content['schema']}, this version reads {SCHEMA}")
+        content = {"healing": None, **content}  # a record without it was not healed
         names = cls.__dataclass_fields__
         missing = [name for name in names if name not in content]
         if missing:
