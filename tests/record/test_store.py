@@ -58,7 +58,7 @@ def test_key_follows_what_changes_the_result():
         key(seed=1),
         key(metric=MetricConfig(name="cosine")),
         key(prune=PruneConfig(strategy="deepest")),
-        key(heal=HealConfig(recipe="lora")),
+        key(heal=HealConfig(recipe="linear", sequences=8, sequence_length=8)),
         key(eval=EvalConfig(tasks=["facts"], limit=5)),
         key(eval=EvalConfig(tasks=["facts"], num_fewshot=2)),
         key(data=DataConfig(sequence_length=64)),
