@@ -56,6 +56,11 @@ def load(source: Source, dtype: Dtype, device: str, four_bits: bool = False) -> 
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
     _check_keys(source, report)
+    for part in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first forward
+        # pass in evaluation mode; from then on gradients through them are silently wrong.
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
     return Loaded(model, tokenizer)
 
 
