@@ -2,10 +2,16 @@
 
 The layer before the block ends with residual + m, where m is what its last feed-forward projection
 writes. With a matrix D on m, that layer can put out nearly what the block would have: D minimises
-|m D - (y - x)|^2 + ridge |D|^2, where x is the block's input, y its output, and m D is added to x.
-Then (I + D) is folded into the projection's weights: no parameter is added.
+the sum over tokens of |m D - (y - x)|^2 / |y|^2, plus ridge |D|^2, where x is the block's input, y
+its output, and m D is added to x. Then (I + D) is folded into the projection's weights: no
+parameter is added.
 
-Source: the idea of ReplaceMe (arXiv 2505.02819), with a ridge that pulls towards doing nothing.
+Each token is weighed by 1 / |y|^2, since the layers above look at y through a norm. Unweighed, the
+few tokens of enormous norm that attention sinks have decide alone: on the embedded model with
+layers 10 to 18 dropped, the held-out loss then rose from 6.0 to 7.5 nats instead of falling to 4.2.
+
+Source: the idea of ReplaceMe (arXiv 2505.02819), with weights, and a ridge that pulls towards doing
+nothing.
 Letters: N tokens, H hidden size.
 """
 
@@ -38,7 +44,7 @@ class _Moments:
     """Sums over tokens, float64: all that least squares needs."""
 
     written: Tensor
-    """m'm [H, H]."""
+    """m'm [H, H]; here and below each token's m and d are divided by its |y|."""
     cross: Tensor
     """m'd [H, H], where d = y - x is what the block adds."""
     square: float
@@ -54,7 +60,7 @@ class Fit:
     """D [H, H], float64: what is added to the identity, from the right."""
     ridge: float
     explained: float
-    """Share of the square of y - x on held-back tokens that the map accounts for."""
+    """Share of the weighed square of y - x on held-back tokens that the map accounts for."""
     tokens: int
 
 
@@ -142,7 +148,9 @@ def _moments(
                 state.reshape(-1, size).double().cpu()
                 for state in seen
             )
-            missing_NH = after - before
+            weight_N1 = 1 / after.norm(dim=-1, keepdim=True)
+            missing_NH = (after - before) * weight_N1
+            written = written * weight_N1
             sums.written += written.T @ written
             sums.cross += written.T @ missing_NH
             sums.square += float(missing_NH.square().sum())

@@ -32,12 +32,13 @@ def states(model, ids):
 def test_equals_ridge_regression():
     found = fit(tiny("llama"), PLAN, IDS_ST)
     m, x, y = states(tiny("llama"), IDS_ST[:32])  # the last fifth chooses the ridge
+    m, d = (part / np.linalg.norm(y, axis=1, keepdims=True) for part in (m, y - x))
     strength = found.ridge * np.mean((m**2).sum(axis=0))
-    expected = np.linalg.solve(m.T @ m + strength * np.eye(32), m.T @ (y - x))
+    expected = np.linalg.solve(m.T @ m + strength * np.eye(32), m.T @ d)
     np.testing.assert_allclose(found.change.numpy(), expected, rtol=1e-4, atol=1e-6)
     m, x, y = states(tiny("llama"), IDS_ST[32:])
-    missing = y - x - m @ expected
-    explained = 1 - (missing**2).sum() / ((y - x) ** 2).sum()
+    m, d = (part / np.linalg.norm(y, axis=1, keepdims=True) for part in (m, y - x))
+    explained = 1 - ((d - m @ expected) ** 2).sum() / (d**2).sum()
     assert found.explained == pytest.approx(explained, abs=1e-5)
     assert found.tokens == IDS_ST.numel()
 
