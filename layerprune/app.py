@@ -32,9 +32,9 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # The libraries' own bars would draw over this project's; tqdm reads this when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    # GNU OpenMP's threads spin while they wait. With the default count, two busy processes beside it
-    # made a forward pass on two cores 8 to 20 times slower; with this one about 3 times. On a machine
-    # of its own no difference was measured.
+    # GNU OpenMP's threads spin while they wait. With the default count, two busy processes beside
+    # it made a forward pass on two cores 8 to 20 times slower; with this one about 3 times. On an
+    # idle machine no difference was measured.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     register()
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)
