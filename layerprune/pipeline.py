@@ -20,7 +20,7 @@ from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source, locate
-from layerprune.model.surgery import dropped, refuse_unverified
+from layerprune.model.surgery import dropped
 from layerprune.plan import STRATEGIES, make_plan
 from layerprune.plan.plan import Plan
 from layerprune.plan.target import Target, targets
@@ -62,7 +62,6 @@ def run(config: Config) -> list[Point]:
     outputs = Path(config.runtime.outputs)
     text = read(config.data)
     job = Job(config, locate(config.model, outputs / "cache"), text, questions)
-    refuse_unverified(job.source.model_type)
     wanted, notes = targets(config.prune, job.source.num_layers)
     keys = [point_key(_identity(job, target)) for target in wanted]
 

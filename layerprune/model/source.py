@@ -14,8 +14,11 @@ from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint
 from layerprune.model.gguf import converted
+from layerprune.model.surgery import refuse_unverified
 
 PACKAGE = "package:"
+
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,6 @@ class Source:
     folder: Path
     name: str
     family: str
-    model_type: str
     num_layers: int
     fingerprint: str
     """Sixteen hex digits that change with the configuration, the tokenizer or any weight."""
@@ -34,24 +36,31 @@ class Source:
 def locate(config: ModelConfig, cache: Path) -> Source:
     """The files behind `model.path`: found, fetched or converted into `cache`.
 
-    Raises `UserError` if there is no model there, in one line that says what was looked for.
+    Raises `UserError` if there is no model there, in one line that says what was looked for, and
+    `UnsupportedArchitecture` before a weight is fetched or read.
     """
+    on_the_hub = False
     if config.path.startswith(PACKAGE):
         folder = converted(package_file(config.path), cache / "models")
     elif (local := Path(config.path).expanduser()).exists():
         folder = converted(local, cache / "models") if local.suffix == ".gguf" else local
     elif _is_hub_id(config.path):
-        folder = _fetch(config)
+        folder = _fetch(config, ["config.json"])
+        on_the_hub = True
     else:
         raise UserError(f"model.path={config.path}: there is no such folder.")
     if not folder.is_dir():
         raise UserError(f"model.path={config.path} is a file: give a model's folder, or a .gguf.")
     settings = _text_settings(folder, config.path)
+    refuse_unverified(settings["model_type"])
+    if on_the_hub:
+        folder = _fetch(config, MODEL_FILES)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model.path={config.path}: there are no weights (*.safetensors) there.")
     return Source(
         folder=folder,
         name=config.name or Path(config.path).expanduser().resolve().name,
         family=config.family or settings["model_type"],
-        model_type=settings["model_type"],
         num_layers=int(settings["num_hidden_layers"]),
         fingerprint=fingerprint(folder, cache / "fingerprints.json"),
     )
@@ -89,8 +98,6 @@ def _text_settings(folder: Path, path: str) -> dict[str, Any]:
         raise UserError(
             f"model.path={path}: its config.json does not describe a decoder language model."
         ) from None
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model.path={path}: there are no weights (*.safetensors) in this folder.")
     return text
 
 
@@ -98,8 +105,8 @@ def _is_hub_id(path: str) -> bool:
     return path.count("/") <= 1 and not path.startswith((".", "/", "~"))
 
 
-def _fetch(config: ModelConfig) -> Path:
-    """The model's files from the hub, or from the hub's own cache when it cannot be reached."""
+def _fetch(config: ModelConfig, files: list[str]) -> Path:
+    """A folder with these of the model's files: fetched, or in the hub's own cache if offline."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -108,7 +115,7 @@ def _fetch(config: ModelConfig) -> Path:
             snapshot_download(
                 config.path,
                 revision=config.revision,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
+                allow_patterns=files,
                 ignore_patterns=["consolidated*", "original/*"],  # the same weights again
             )
         )

@@ -99,3 +99,27 @@ def test_dtype_and_device(folder, tmp_path):
 def test_packages_that_have_no_model(path, tmp_path):
     with pytest.raises(UserError, match="package"):
         locate(compose("model=custom", f"model.path={path}").model, tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "unheard_of"])
+def test_weights_are_fetched_only_of_a_model_that_can_be_cut(
+    folder, tmp_path, monkeypatch, model_type
+):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+    asked = []
+
+    def download(path, revision, allow_patterns, ignore_patterns):
+        asked.append((path, revision, "*.safetensors" in allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    wanted = ModelConfig(path="some/model", revision="main")
+    if model_type == "llama":
+        source = locate(wanted, tmp_path / "cache")
+        assert (source.folder, source.name) == (folder, "model")
+        assert asked == [("some/model", "main", False), ("some/model", "main", True)]
+    else:
+        with pytest.raises(UserError, match="unheard_of: dropping layers has not been verified"):
+            locate(wanted, tmp_path / "cache")
+        assert asked == [("some/model", "main", False)]
