@@ -180,14 +180,15 @@ def _adds(model: PreTrainedModel, layer: nn.Module, projection: nn.Module, ids_1
             model.get_decoder()(input_ids=ids_1T, use_cache=False)
             written, plain = seen[0], seen[1]
             generator = torch.Generator().manual_seed(0)
-            push = torch.randn(written.shape, generator=generator).to(written) * written.std()
+            # As large as the output itself, so that rounding cannot hide what becomes of it.
+            push = torch.randn(written.shape, generator=generator).to(written) * plain.std()
             seen.clear()
             model.get_decoder()(input_ids=ids_1T, use_cache=False)
             moved = (seen[1] - plain).view_as(push)
     finally:
         handle.remove()
-    tolerance = 1e-4 if written.dtype is torch.float32 else 5e-2
-    return bool((moved - push).norm() <= tolerance * plain.norm())
+    tolerance = 1e-3 if written.dtype is torch.float32 else 5e-2
+    return bool((moved - push).norm() <= tolerance * push.norm())
 
 
 @contextmanager
