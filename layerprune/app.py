@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config.compose import conf_dir, explain, register, typed
-from layerprune.errors import UserError
+from layerprune.errors import PointFailed, UserError
 from layerprune.progress import console, say
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ _studies: dict[Path, None] = {}
 
 _refused: list[UserError] = []
 """Jobs that could not begin. Raised through Hydra, each would bring a line of Hydra's own."""
+
+_failed: list[PointFailed] = []
+"""Points that came to nothing; the others of their jobs are there."""
 
 
 def main() -> None:
@@ -53,6 +56,8 @@ def main() -> None:
         _stop("Stopped. The same command goes on where it was.", status=130)
     if _refused:
         _stop("\nlayerprune: ".join(dict.fromkeys(map(str, _refused))))
+    if _failed:
+        _stop("\nlayerprune: ".join(dict.fromkeys(map(str, _failed))), status=1)
 
 
 def _job(composed: DictConfig) -> None:
@@ -64,6 +69,8 @@ def _job(composed: DictConfig) -> None:
         with console.status("Loading PyTorch and lm-eval ..."):
             from layerprune import pipeline  # only now: `--help` is quick
         pipeline.run(config)
+    except PointFailed as error:
+        _failed.append(error)
     except UserError as error:
         _refused.append(error)
         _forget(Path(HydraConfig.get().runtime.output_dir))

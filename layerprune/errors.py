@@ -1,8 +1,15 @@
-"""The one exception that is meant for people."""
+"""The exceptions that are meant for people."""
 
 
 class UserError(Exception):
     """Something the user can mend: the message is one line that names the key and what to do.
 
     The command line prints it without a traceback and ends with exit status 2.
+    """
+
+
+class PointFailed(UserError):
+    """One point came to nothing; the others of the run go on.
+
+    What happened is kept in the point's folder, and the run ends with exit status 1.
     """

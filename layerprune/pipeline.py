@@ -1,5 +1,6 @@
 """One job as a sentence: load, profile, plan, prune, heal, evaluate, record."""
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,15 +11,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from layerprune import processes
+from layerprune import memory, processes
 from layerprune.config.schema import Config
 from layerprune.data.sequences import cut
 from layerprune.data.text import Text, read
-from layerprune.errors import UserError
+from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.evaluate import Evaluation, evaluate
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
-from layerprune.model.load import Loaded, load
+from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source, locate
 from layerprune.model.surgery import dropped
 from layerprune.plan import STRATEGIES, make_plan
@@ -27,7 +28,7 @@ from layerprune.plan.target import Target, targets
 from layerprune.progress import bar, say
 from layerprune.record.identity import identity, plain, point_key, profile_identity
 from layerprune.record.point import Point, content_hash
-from layerprune.record.provenance import peak_memory, provenance
+from layerprune.record.provenance import provenance
 from layerprune.record.store import Store
 from layerprune.record.track import track
 from layerprune.similarity.metrics import METRICS
@@ -36,6 +37,10 @@ from layerprune.similarity.states import mean_distances
 
 if TYPE_CHECKING:
     from layerprune.heal.recipes import Healed
+
+log = logging.getLogger(__name__)
+
+EXPORTS = ("none", "hf")
 
 PROFILE_BATCH = 8
 
@@ -67,6 +72,7 @@ def run(config: Config) -> list[Point]:
 
     store = Store(outputs / config.study)
     points = {key: point for key in keys if (point := store.read(key)) is not None}
+    failures: list[PointFailed] = []
     recipe = "" if config.heal.recipe == "none" else f" {config.heal.recipe}"
     title = f"{job.source.name} {config.prune.strategy}{recipe}"
     todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
@@ -84,24 +90,36 @@ def run(config: Config) -> list[Point]:
         with bar(title, total=len(todo)) as advance:
             for key, target in todo:
                 plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-                if config.heal.recipe == "none":
-                    with dropped(loaded.model, plan.dropped):
-                        result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
-                    points[key] = _point(job, target, plan, profile, result, None)
-                else:
-                    healed = _heal(
-                        job, plan, heldout_ST, store.point_folder(key), store.checkpoints(key)
-                    )
-                    if not processes.first():
-                        continue
-                    result = evaluate(healed.loaded, questions, heldout_ST, config.eval.batch_size)
-                    points[key] = _point(job, target, plan, profile, result, healed.record)
+                memory.reset_peak(torch_device(config.runtime.device))
+                try:
+                    if config.heal.recipe == "none":
+                        with dropped(loaded.model, plan.dropped):
+                            result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
+                        points[key] = _point(job, target, plan, profile, result, None)
+                    else:
+                        healed = _heal(job, plan, heldout_ST, store, key)
+                        if not processes.first():
+                            continue
+                        result = evaluate(
+                            healed.loaded, questions, heldout_ST, config.eval.batch_size
+                        )
+                        points[key] = _point(job, target, plan, profile, result, healed.record)
+                except PointFailed as error:
+                    log.exception("The point %s failed.", key)
+                    failures.append(error)
+                    if processes.first():
+                        store.write_failure(key, _identity(job, target), error)
+                    continue
                 store.write(points[key])
                 store.drop_checkpoints(key)
                 advance(1)
     done = [points[key] for key in keys if key in points]
     if processes.first():
+        if config.export.format != "none":
+            _export(job, store, done)
         track(config.tracker, store.folder, done, made=len(todo) > 0)
+    if failures:
+        raise PointFailed("; ".join(map(str, failures)))
     return done
 
 
@@ -110,7 +128,7 @@ def _check_names(config: Config) -> None:
     for key, name, known in (
         ("metric.name", config.metric.name, METRICS),
         ("prune.strategy", config.prune.strategy, STRATEGIES),
-        ("export.format", config.export.format, ("none",)),
+        ("export.format", config.export.format, EXPORTS),
     ):
         if name not in known:
             raise UserError(f"{key}={name} is not known: choose one of {', '.join(known)}.")
@@ -162,7 +180,7 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     return stored(folder, content_hash(depends_on), measure)
 
 
-def _heal(job: Job, plan: Plan, heldout_ST: Tensor, folder: Path, checkpoints: Path) -> "Healed":
+def _heal(job: Job, plan: Plan, heldout_ST: Tensor, store: Store, key: str) -> "Healed":
     from layerprune.heal.recipes import heal  # peft and bitsandbytes: only where they are used
 
     batch_size = job.config.eval.batch_size
@@ -170,7 +188,19 @@ def _heal(job: Job, plan: Plan, heldout_ST: Tensor, folder: Path, checkpoints: P
     def loss(model: PreTrainedModel) -> float:
         return heldout_loss(model, heldout_ST, batch_size).nats
 
-    return heal(job.source, plan, job.text, job.config, folder, checkpoints, loss)
+    folder = store.point_folder(key)
+    return heal(job.source, plan, job.text, job.config, folder, store.checkpoints(key), loss)
+
+
+def _export(job: Job, store: Store, points: list[Point]) -> None:
+    """A checkpoint of each point that has none yet, in the folder `model` of the point."""
+    from layerprune.export import export
+
+    for point in points:
+        folder = store.point_folder(point.key)
+        if not (folder / "model").is_dir():
+            export(job.source, point, folder)
+            say(f"{folder / 'model'}: a checkpoint that transformers loads.")
 
 
 def _point(
@@ -184,7 +214,7 @@ def _point(
     what = _identity(job, target)
     source = job.source
     if not math.isfinite(result.loss.nats):
-        raise UserError(
+        raise PointFailed(
             f"{source.name} without layers {list(plan.dropped)}: "
             f"the loss is not a number. {TRY_DTYPE}"
         )
@@ -208,7 +238,10 @@ def _point(
         },
         scores=[asdict(score) for score in result.scores],
         loss=asdict(result.loss),
-        costs={"seconds": result.seconds, "peak_memory_bytes": peak_memory()},
+        costs={
+            "seconds": result.seconds,
+            "peak_memory_bytes": memory.peak(torch_device(job.config.runtime.device)),
+        },
         provenance=provenance(result.device, torch.get_num_threads()),
         healing=healing,
     )

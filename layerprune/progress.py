@@ -1,9 +1,10 @@
 """What a person sees while a run is under way: a bar for each stage, with the time that remains."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +18,13 @@ from rich.progress import (
 
 from layerprune import processes
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Moves a bar on."""
+
+    def __call__(self, steps: int, said: str = "") -> None:
+        """By so many steps; `said` is shown beside the bar until something else is."""
+
 
 console = Console(stderr=True, quiet=not processes.first())
 
@@ -65,14 +72,19 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
                 console=console,
             )
         )
         _live[0].start()
     display = _live[0]
-    task = display.add_task(title, total=total)
+    task = display.add_task(title, total=total, said="")
+
+    def advance(steps: int, said: str = "") -> None:
+        display.update(task, advance=steps, **({"said": said} if said else {}))
+
     try:
-        yield lambda steps: display.advance(task, steps)
+        yield advance
     finally:
         if outermost:
             _live.clear()
@@ -84,17 +96,18 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
 @contextmanager
 def _plain_bar(title: str, total: int) -> Iterator[Advance]:
     global _open
-    started = said = time.monotonic()
+    started = last = time.monotonic()
     done = 0
 
-    def advance(steps: int) -> None:
-        nonlocal done, said
+    def advance(steps: int, said: str = "") -> None:
+        nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - said >= PLAIN_EVERY_S and 0 < done < total:
-            said = now
+        if now - last >= PLAIN_EVERY_S and 0 < done < total:
+            last = now
             left = (now - started) * (total - done) / done
-            say(f"{title}: {done}/{total}, about {left:.0f} s left")
+            beside = f" ({said})" if said else ""
+            say(f"{title}: {done}/{total}, about {left:.0f} s left{beside}")
 
     _open += 1
     try:

@@ -110,7 +110,7 @@ class PruneConfig:
 
 TRAINING = (
     "steps", "batch_size", "micro_batch_size", "sequence_length", "learning_rate", "warmup_steps",
-    "optimizer", "weight_decay", "max_grad_norm", "eval_every", "save_every",
+    "optimizer", "weight_decay", "max_grad_norm", "eval_every", "save_every", "stop_when",
 )  # fmt: skip
 LORA = ("rank", "dropout", "targets")
 
@@ -121,8 +121,19 @@ HEAL_KEYS: dict[str, tuple[str, ...]] = {
     "full": TRAINING,
     "tail": (*TRAINING, "last_layers"),
     "linear": ("sequences", "sequence_length"),
+    "distill": (*TRAINING, *LORA, "text_weight", "logits_weight", "seam_weight"),
+    "seam": (*TRAINING, "seam_layers", "sequences", "text_weight", "seam_weight"),
 }
 """The keys that each recipe reads."""
+
+OPTIONAL = ("targets", "stop_when")
+"""Of these, the keys that may be null."""
+
+MAY_BE_ZERO = (
+    "warmup_steps", "weight_decay", "dropout", "text_weight", "logits_weight", "seam_weight",
+)  # fmt: skip
+
+STOP_WHEN = ("plateau",)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -149,6 +160,9 @@ class HealConfig:
     """Steps between measurements of the held-out loss."""
     save_every: int | None = None
     """Steps between checkpoints, from which a stopped run goes on."""
+    stop_when: str | None = None
+    """`plateau`: stop before `steps` once three measurements of the held-out loss in a row brought
+    less than a thousandth."""
     rank: int | None = None
     """Of the LoRA update; its alpha is the same."""
     dropout: float | None = None
@@ -159,7 +173,16 @@ class HealConfig:
     last_layers: int | None = None
     """Layers that are trained together with the head."""
     sequences: int | None = None
-    """Sequences that the least-squares map is fitted to."""
+    """`linear`: sequences that the map is fitted to. `seam`: different sequences at most, whose
+    states are kept on disk."""
+    text_weight: float | None = None
+    """Weight of the next token's cross-entropy in the loss."""
+    logits_weight: float | None = None
+    """Weight of the divergence from the whole model's distribution of the next token."""
+    seam_weight: float | None = None
+    """Weight of the relative squared distance from the whole model's states at the seam."""
+    seam_layers: int | None = None
+    """Layers just above the cut that are trained, in full."""
 
     def __post_init__(self) -> None:
         keys = HEAL_KEYS.get(self.recipe)
@@ -173,13 +196,21 @@ class HealConfig:
                 continue
             if value is not None and key not in keys:
                 raise UserError(f"heal.{key} means nothing to heal={self.recipe}: leave it out.")
-            if value is None and key in keys and key != "targets":
+            if value is None and key in keys and key not in OPTIONAL:
                 raise UserError(f"heal.{key} has no value: add heal.{key}=VALUE to the command.")
-            least = 0 if key in {"warmup_steps", "weight_decay", "dropout"} else None
-            if isinstance(value, int | float) and (
-                value < 0 or (least is None and value == 0) or value != value
+            if isinstance(value, int | float) and not (
+                value > 0 or (value == 0 and key in MAY_BE_ZERO)
             ):
                 raise UserError(f"heal.{key}={value}: it must be greater than 0.")
+        if self.stop_when not in (None, *STOP_WHEN):
+            raise UserError(
+                f"heal.stop_when={self.stop_when}: it is null or one of {', '.join(STOP_WHEN)}."
+            )
+        weights = (self.text_weight, self.logits_weight, self.seam_weight)
+        if any(weight is not None for weight in weights) and not any(weights):
+            raise UserError(
+                f"heal={self.recipe}: all weights of the loss are 0; nothing would be learned."
+            )
 
 
 @dataclass(kw_only=True, slots=True)

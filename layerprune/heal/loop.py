@@ -6,16 +6,15 @@ Letters: S sequences, T tokens in each.
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
-    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -24,15 +23,23 @@ from transformers import (
     TrainingArguments,
 )
 
-from layerprune import processes
-from layerprune.config.schema import HealConfig
-from layerprune.errors import UserError
+from layerprune import memory, processes
+from layerprune.config.schema import Dtype, HealConfig
+from layerprune.errors import PointFailed, UserError
+from layerprune.heal.course import Course, known
 from layerprune.progress import Advance, bar
-
-_T = TypeVar("_T")
 
 Measure = Callable[[], float]
 """The held-out loss of the model as it is now, in nats per token."""
+
+WEIGHTS = "trained.safetensors"
+"""In a checkpoint: the weights that are trained, and no others."""
+
+PLATEAU_AFTER = 3
+"""`heal.stop_when=plateau` stops when so many measurements in a row brought nothing."""
+
+PLATEAU_GAIN = 1e-3
+"""What counts as a gain: a held-out loss smaller than the best so far by this share of it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,15 @@ class Step:
     """What was seen at one optimiser step."""
 
     step: int
-    loss: float | None
-    """Mean over the step's tokens, in nats; None where only the held-out loss was taken."""
-    learning_rate: float | None
-    heldout: float | None
-    """Held-out loss after this step, where it was measured; step 0 is before training."""
+    loss: float | None = None
+    """Mean over the step's tokens; None where only the held-out loss was taken."""
+    learning_rate: float | None = None
+    heldout: float | None = None
+    """Held-out loss after this step in nats, where measured; step 0 is before training."""
+    seconds: float | None = None
+    """Of this step, without measurements and checkpoints."""
+    peak_memory_bytes: int | None = None
+    """The most that training has taken so far: of the GPU if there is one, or of the process."""
 
 
 @dataclass(frozen=True)
@@ -53,91 +64,135 @@ class Training:
 
     steps: list[Step]
     tokens: int
+    """Of healing text, as often as they were gone over."""
     seconds: float
     """Of training alone, without the held-out measurements."""
     trainable_parameters: int
+    prepare_seconds: float = 0.0
+    """Before the first step: what a recipe computes once."""
+    peak_memory_bytes: int | None = None
+    stopped: str | None = None
+    """Why training ended before `heal.steps`, if it did."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What a recipe says of itself."""
 
 
-class Sequences(Dataset[dict[str, Tensor]]):
-    """Packed sequences [S, T]: every token after the first is predicted."""
-
-    def __init__(self, ids_ST: Tensor) -> None:
-        self._ids_ST = ids_ST
-
-    def __len__(self) -> int:
-        return len(self._ids_ST)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self._ids_ST[index], "labels": self._ids_ST[index]}
+def arguments(
+    config: HealConfig, folder: Path, seed: int, dtype: Dtype, on_cpu: bool, num_sequences: int
+) -> TrainingArguments:
+    """What transformers' Trainer is told; in a run of several processes, this joins them."""
+    micro, accumulation = _split(config, num_sequences)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=known(config.steps),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=known(config.learning_rate),
+        lr_scheduler_type="cosine",
+        warmup_steps=known(config.warmup_steps),
+        optim=known(config.optimizer),
+        weight_decay=known(config.weight_decay),
+        max_grad_norm=known(config.max_grad_norm),
+        bf16=dtype is Dtype.bfloat16,
+        fp16=dtype is Dtype.float16 and not on_cpu,
+        use_cpu=on_cpu,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=known(config.save_every),
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,  # the examples hold what the objective takes, no more
+        ddp_timeout=7 * 24 * 3600,  # the first process asks its questions while others wait
+        dataloader_pin_memory=not on_cpu,
+    )
 
 
 def train(
-    model: Any, ids_ST: Tensor, config: HealConfig, folder: Path, seed: int, heldout: Measure
+    course: Course, config: HealConfig, said: TrainingArguments, heldout: Measure, dtype: Dtype
 ) -> Training:
-    """Train what is trainable in `model`, in place, on packed sequences [S, T].
+    """Train a course's weights, in place.
 
-    Sequences come in an order that `seed` fixes, again and again until `heal.steps` steps are done.
-    A checkpoint is written to `folder` every `heal.save_every` steps; where there is one already,
-    training goes on from it, and ends with the same weights as if it had never stopped.
+    Examples come in an order that the seed fixes, again and again until `heal.steps` steps are
+    done, or the held-out loss no longer falls, if `heal.stop_when` says so. A checkpoint is
+    written every `heal.save_every` steps; where there is one already, training goes on from it,
+    and ends with the same weights as if it had never stopped.
 
-    Raises `UserError`, naming step and rate, as soon as a loss is not finite; the last checkpoint
+    Raises `PointFailed`, naming step and rate, as soon as a loss is not finite; the last checkpoint
     stays.
     """
-    micro, accumulation = _split(config, len(ids_ST))
-    trainable = [part for part in model.parameters() if part.requires_grad]
-    watch = _Watch(config, heldout)
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            max_steps=_known(config.steps),
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=accumulation,
-            learning_rate=_known(config.learning_rate),
-            lr_scheduler_type="cosine",
-            warmup_steps=_known(config.warmup_steps),
-            optim=_known(config.optimizer),
-            weight_decay=_known(config.weight_decay),
-            max_grad_norm=_known(config.max_grad_norm),
-            bf16=next(model.parameters()).dtype is torch.bfloat16 and torch.cuda.is_available(),
-            use_cpu=model.device.type == "cpu",
-            seed=seed,
-            data_seed=seed,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="steps",
-            save_steps=_known(config.save_every),
-            save_total_limit=2,
-            report_to=[],
-            disable_tqdm=True,
-            log_level="error",
-            ddp_timeout=7 * 24 * 3600,  # the first process asks its questions while others wait
-            dataloader_pin_memory=model.device.type == "cuda",
-        ),
-        train_dataset=Sequences(ids_ST),
-        callbacks=[watch],
+    folder = Path(said.output_dir)
+    trained = [part for part in course.objective.parameters() if part.requires_grad]
+    kinds = [part.dtype for part in trained]
+    for part in trained:
+        # An update that is a thousandth of a weight is lost in 16 bits.
+        part.data = part.data.float()
+    checkpoint = _last_checkpoint(folder)
+    before = _history(checkpoint)
+    if _plateau(config, before):
+        said.max_steps = before[-1]["step"]  # it had stopped, and was killed before its record
+    mixed = said.device.type, getattr(torch, dtype.value), said.bf16 or said.fp16
+    watch = _Watch(config, heldout, mixed)
+    trainer = _Trainer(
+        model=course.objective, args=said, train_dataset=course.examples, callbacks=[watch]
     )
     trainer.remove_callback(PrinterCallback)
-    with bar(f"heal {config.recipe}", total=_known(config.steps)) as advance:
+    memory.reset_peak(said.device)
+    with bar(f"heal {config.recipe}", total=known(config.steps)) as advance:
         watch.advance = advance
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
-    model.eval()
-    history = trainer.state.log_history
+        trainer.train(resume_from_checkpoint=checkpoint)
+    for part, kind in zip(trained, kinds, strict=True):
+        part.data = part.data.to(kind)
+    course.objective.eval()
+    steps = [Step(**_only(entry)) for entry in trainer.state.log_history if _seen(entry)]
+    tokens = known(config.batch_size) * known(config.sequence_length)
+    done = steps[-1].step
     return Training(
-        steps=[
-            Step(*(entry.get(key) for key in ("step", "loss", "learning_rate", "heldout")))  # type: ignore[arg-type]
-            for entry in history
-            if "loss" in entry or "heldout" in entry
-        ],
-        tokens=_known(config.steps) * _known(config.batch_size) * ids_ST.shape[1],
-        seconds=round(math.fsum(entry.get("seconds", 0.0) for entry in history), 3),
-        trainable_parameters=sum(part.numel() for part in trainable),
+        steps=steps,
+        tokens=done * tokens,
+        seconds=round(math.fsum(step.seconds or 0.0 for step in steps), 3),
+        trainable_parameters=sum(part.numel() for part in trained),
+        peak_memory_bytes=steps[-1].peak_memory_bytes,
+        stopped="plateau" if done < known(config.steps) else None,
     )
+
+
+class _Trainer(Trainer):
+    """Transformers' own, but for checkpoints: they hold the weights that are trained, no others."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(
+                {name: part.detach().contiguous() for name, part in _trained(self.model)},
+                folder / WEIGHTS,
+            )
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        for name, part in _trained(model or self.model):
+            part.data.copy_(weights[name])
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, part) for name, part in model.named_parameters() if part.requires_grad]
 
 
 def _split(config: HealConfig, num_sequences: int) -> tuple[int, int]:
     """Sequences at a time on a device, and how many times they are gathered for one step."""
-    batch, micro = _known(config.batch_size), _known(config.micro_batch_size)
+    batch, micro = known(config.batch_size), known(config.micro_batch_size)
     devices = processes.count()
     if devices == 1 and torch.cuda.is_available():
         devices = torch.cuda.device_count()  # one process drives all GPUs that it sees
@@ -166,17 +221,49 @@ def _last_checkpoint(folder: Path) -> str | None:
     return steps[max(steps)] if steps else None
 
 
+def _history(checkpoint: str | None) -> list[dict[str, Any]]:
+    if checkpoint is None:
+        return []
+    history: list[dict[str, Any]] = json.loads(
+        (Path(checkpoint) / "trainer_state.json").read_text()
+    )["log_history"]
+    return history
+
+
+def _seen(entry: dict[str, Any]) -> bool:
+    return "loss" in entry or "heldout" in entry
+
+
+def _only(entry: dict[str, Any]) -> dict[str, Any]:
+    """What `Step` holds of an entry of the trainer's log."""
+    return {name: entry[name] for name in Step.__dataclass_fields__ if name in entry}
+
+
+def _plateau(config: HealConfig, history: Sequence[dict[str, Any]]) -> bool:
+    """Whether training is to stop since the held-out loss no longer falls."""
+    if config.stop_when != "plateau":
+        return False
+    losses = [entry["heldout"] for entry in history if "heldout" in entry]
+    if len(losses) <= PLATEAU_AFTER:
+        return False
+    best = min(losses[:-PLATEAU_AFTER])
+    return bool(min(losses[-PLATEAU_AFTER:]) > best * (1 - PLATEAU_GAIN))
+
+
 class _Watch(TrainerCallback):
     """Adds to the trainer's own log what a user wants to see, and stops what leads nowhere.
 
     The trainer's log is part of its checkpoints, so nothing is lost when a run is stopped.
     """
 
-    def __init__(self, config: HealConfig, heldout: Measure) -> None:
+    def __init__(
+        self, config: HealConfig, heldout: Measure, mixed: tuple[str, torch.dtype, bool]
+    ) -> None:
         self._config = config
         self._heldout = heldout
+        self._mixed = mixed
         self._started = 0.0
-        self.advance: Advance = lambda steps: None
+        self.advance: Advance = lambda steps, said="": None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -198,26 +285,32 @@ class _Watch(TrainerCallback):
             return
         step, loss, rate = state.global_step, logs["loss"], logs["learning_rate"]
         if not math.isfinite(loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
-            raise UserError(
+            raise PointFailed(
                 f"heal={self._config.recipe}: the loss is not a number at step {step}, learning "
                 f"rate {rate:.2e}. Try a smaller heal.learning_rate."
             )
         entry = state.log_history[-1]
-        entry["seconds"] = time.monotonic() - self._started
-        if step % _known(self._config.eval_every) == 0 or step == state.max_steps:
+        entry["seconds"] = round(time.monotonic() - self._started, 4)
+        entry["peak_memory_bytes"] = memory.peak(args.device)
+        if step % known(self._config.eval_every) == 0 or step == state.max_steps:
             entry["heldout"] = self._measure(kwargs["model"])
-        self._started = time.monotonic()
-        self.advance(1)
+            if _plateau(self._config, state.log_history):
+                control.should_training_stop = control.should_save = True
+        tokens = known(self._config.batch_size) * known(self._config.sequence_length)
+        self.advance(
+            1,
+            f"loss {loss:.3f}, rate {rate:.1e}, {tokens / entry['seconds']:,.0f} tokens/s, "
+            f"{entry['peak_memory_bytes'] / 2**30:.1f} GiB",
+        )
 
-    def _measure(self, model: PreTrainedModel) -> float:
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+
+    def _measure(self, model: nn.Module) -> float:
+        device, kind, mixed = self._mixed
         model.eval()
         try:
-            return self._heldout()
+            with torch.autocast(device, kind, enabled=mixed):
+                return self._heldout()
         finally:
             model.train()
-
-
-def _known(value: _T | None) -> _T:
-    """A setting that the configuration has checked to be there."""
-    assert value is not None
-    return value

@@ -5,30 +5,40 @@ from transformers import PreTrainedModel
 
 from layerprune.config.schema import HealConfig
 from layerprune.errors import UserError
+from layerprune.heal.course import Course, Sequences, Subject, known
+from layerprune.heal.objectives import NextToken
 from layerprune.heal.projections import feed_forward_names
+from layerprune.model.surgery import drop_layers
 
 
-def lora(model: PreTrainedModel, config: HealConfig) -> PeftModel:
-    """The model with trainable low-rank updates; it is changed in place, its weights are frozen.
+def lora(subject: Subject) -> Course:
+    """Low-rank updates of the cut model, trained to predict the next token.
 
     Feed-forward projections only, alpha = rank, as Gromov et al. (arXiv 2403.17887, appendix A.1)
     after Lee et al. (arXiv 2308.07317).
     """
-    adapted = get_peft_model(model, _settings(model, config))
-    assert isinstance(adapted, PeftModel)
-    return adapted
+    model = drop_layers(subject.model, subject.plan.dropped)
+    adapted = adapt(model, subject.config)
+    return Course(NextToken(model), Sequences(subject.ids_ST), adapted)
 
 
-def qlora(model: PreTrainedModel, config: HealConfig) -> PeftModel:
+def qlora(subject: Subject) -> Course:
     """The same on a model whose weights were loaded in 4 bits (Dettmers et al., arXiv 2305.14314).
 
     Norms are held in float32, and activations are not kept but computed again where a GPU's memory
     is what is short.
     """
-    prepared = prepare_model_for_kbit_training(
-        model, use_gradient_checkpointing=model.device.type == "cuda"
+    prepare_model_for_kbit_training(
+        subject.model, use_gradient_checkpointing=subject.model.device.type == "cuda"
     )
-    return lora(prepared, config)
+    return lora(subject)
+
+
+def adapt(model: PreTrainedModel, config: HealConfig) -> PeftModel:
+    """Give a model trainable low-rank updates, in place, and freeze its weights."""
+    adapted = get_peft_model(model, _settings(model, config))
+    assert isinstance(adapted, PeftModel)
+    return adapted
 
 
 def _settings(model: PreTrainedModel, config: HealConfig) -> LoraConfig:
@@ -37,12 +47,11 @@ def _settings(model: PreTrainedModel, config: HealConfig) -> LoraConfig:
         for target in config.targets:
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 raise UserError(f"heal.targets: {target} is not the name of a module.")
-    assert config.rank is not None
-    assert config.dropout is not None
+    rank = known(config.rank)
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.rank,
-        lora_alpha=config.rank,
-        lora_dropout=config.dropout,
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=known(config.dropout),
         target_modules=config.targets or feed_forward_names(model),
     )

@@ -2,31 +2,36 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
-from layerprune import processes
-from layerprune.config.schema import Config, HealConfig
+from layerprune import memory, processes
+from layerprune.config.schema import Config
 from layerprune.data.sequences import packed
 from layerprune.data.text import Text
-from layerprune.files import creating_folder, write_json
+from layerprune.heal.course import Course, Subject
+from layerprune.heal.distill import distill
+from layerprune.heal.keep import keep_adapter, keep_weights
 from layerprune.heal.linear import fit, fold
-from layerprune.heal.loop import Step, Training, train
+from layerprune.heal.loop import Step, Training, arguments, train
 from layerprune.heal.lora import lora, qlora
+from layerprune.heal.seam import seam
 from layerprune.heal.whole import full, tail
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source
 from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
 
-Prepare = Callable[[PreTrainedModel, HealConfig], Any]
-"""Makes of a cut model one in which just the right weights are trainable."""
+Prepare = Callable[[Subject], Course]
+"""Cuts a model, makes the right weights trainable, and says what they are trained on."""
 
-TRAINED: dict[str, Prepare] = {"lora": lora, "qlora": qlora, "full": full, "tail": tail}
+TRAINED: dict[str, Prepare] = {
+    "lora": lora, "qlora": qlora, "full": full, "tail": tail, "distill": distill, "seam": seam,
+}  # fmt: skip
 """Recipes that train."""
 
 
@@ -50,60 +55,71 @@ def heal(
 ) -> Healed:
     """A model of its own, loaded, cut and healed; `heldout` measures its loss on held-out text.
 
-    Training goes on from what it finds in `checkpoints`. LoRA's update is kept in `folder/adapter`,
-    with the layers it belongs to in `layerprune.json`.
+    Training goes on from what it finds in `checkpoints`. What it changed is kept in `folder`, with
+    the layers it belongs to; but for `heal=full`, whose weights are kept by an export alone.
     """
     recipe = config.heal
     four_bits = recipe.recipe == "qlora"
     loaded = load(source, config.model.dtype, config.runtime.device, four_bits)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    most = recipe.sequences or (recipe.steps or 0) * (recipe.batch_size or 0)
-    ids_ST = packed(text.healing, tokenizer, recipe.sequence_length or 0, most)
+    model = loaded.model
+    most = (recipe.steps or 0) * (recipe.batch_size or 0) or recipe.sequences or 0
+    most = min(most, recipe.sequences or most)
+    ids_ST = packed(text.healing, loaded.tokenizer, recipe.sequence_length or 0, most)
     if recipe.recipe == "linear":
-        return Healed(loaded, _linear(model, plan, ids_ST, heldout))
-    drop_layers(model, plan.dropped)
-    set_seed(config.seed)  # the first weights of LoRA are drawn
-    trained = TRAINED[recipe.recipe](model, recipe)
-    training = train(trained, ids_ST, recipe, checkpoints, config.seed, lambda: heldout(model))
-    if isinstance(trained, PeftModel) and processes.first():
-        _keep_adapter(trained, plan, folder / "adapter")
-    return Healed(loaded, _record(recipe.recipe, training, {}))
+        training = _linear(model, plan, ids_ST, lambda: heldout(model))
+    else:
+        on_cpu = model.device.type == "cpu"
+        said = arguments(
+            recipe, checkpoints, config.seed, config.model.dtype, on_cpu, len(ids_ST)
+        )
+        subject = Subject(model, plan, ids_ST, recipe, checkpoints, said.main_process_first)
+        set_seed(config.seed)  # the first weights of LoRA are drawn
+        started = time.monotonic()
+        course = TRAINED[recipe.recipe](subject)
+        prepared = time.monotonic() - started
+        training = replace(
+            train(course, recipe, said, lambda: heldout(model), config.model.dtype),
+            prepare_seconds=round(prepared, 3),
+        )
+        if processes.first() and course.adapted is not None:
+            keep_adapter(course.adapted, plan, folder)
+    # All of a model's weights are kept only where they are asked for.
+    whole = recipe.recipe == "full" and config.export.format != "none"
+    if processes.first() and (whole or recipe.recipe in {"linear", "tail", "seam"}):
+        keep_weights(model, plan, folder)
+    return Healed(loaded, _record(recipe.recipe, training))
 
 
 def _linear(
-    model: PreTrainedModel, plan: Plan, ids_ST: Any, heldout: Callable[[PreTrainedModel], float]
-) -> dict[str, Any]:
+    model: PreTrainedModel, plan: Plan, ids_ST: Tensor, heldout: Callable[[], float]
+) -> Training:
+    model.requires_grad_(False)
     if not plan.dropped:  # the dense model has no seam
-        return _record("linear", Training([Step(0, None, None, heldout(model))], 0, 0.0, 0), {})
+        return Training([Step(0, heldout=heldout())], 0, 0.0, 0)
     started = time.monotonic()
+    memory.reset_peak(model.device)
     found = fit(model, plan, ids_ST)
+    peak = memory.peak(model.device)
     drop_layers(model, plan.dropped)
-    fitted = time.monotonic() - started
-    steps = [Step(0, None, None, heldout(model))]
+    seconds = time.monotonic() - started
+    steps = [Step(0, heldout=heldout())]
     fold(model, plan, found)
-    steps.append(Step(1, None, None, heldout(model)))
-    details = {"ridge": found.ridge, "explained": found.explained}
-    return _record("linear", Training(steps, found.tokens, round(fitted, 3), 0), details)
+    steps.append(Step(1, heldout=heldout()))
+    return Training(
+        steps,
+        found.tokens,
+        round(seconds, 3),
+        0,
+        peak_memory_bytes=peak,
+        details={"ridge": found.ridge, "explained": found.explained},
+    )
 
 
-def _record(recipe: str, training: Training, details: dict[str, Any]) -> dict[str, Any]:
+def _record(recipe: str, training: Training) -> dict[str, Any]:
     measured = [step.heldout for step in training.steps if step.heldout is not None]
     return {
         "recipe": recipe,
         **asdict(training),
         "heldout_before": measured[0],
         "heldout_after": measured[-1],
-        "details": details,
     }
-
-
-def _keep_adapter(trained: PeftModel, plan: Plan, folder: Path) -> None:
-    """Keep an adapter with the list of layers: its names count those of the cut model."""
-    if folder.is_dir():
-        return
-    with creating_folder(folder) as beside:
-        trained.save_pretrained(str(beside))
-        write_json(
-            beside / "layerprune.json",
-            {"num_layers": plan.num_layers, "kept": list(plan.kept), "dropped": list(plan.dropped)},
-        )

@@ -31,8 +31,8 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load(source: Source, dtype: Dtype, device: str, four_bits: bool = False) -> Loaded:
-    """The model in `source`, in evaluation mode on `device`.
+def load(source: Source, dtype: Dtype | None, device: str, four_bits: bool = False) -> Loaded:
+    """The model in `source`, in evaluation mode on `device`; in its files' precision if None.
 
     With `four_bits` its decoder's weights are held in bitsandbytes' NF4 with double quantisation
     (Dettmers et al., arXiv 2305.14314), and computed with in `dtype`.
@@ -43,10 +43,10 @@ def load(source: Source, dtype: Dtype, device: str, four_bits: bool = False) -> 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
-            dtype=getattr(torch, dtype.value),
+            dtype=getattr(torch, dtype.value) if dtype else "auto",
             use_safetensors=True,
             output_loading_info=True,
-            **(_four_bits(dtype, place) if four_bits else {}),
+            **(_four_bits(dtype or Dtype.float32, place) if four_bits else {}),
         )
         model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(source.folder)

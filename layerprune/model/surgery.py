@@ -50,6 +50,28 @@ def dropped(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[PreTraine
         undo()
 
 
+class Cut:
+    """A model without some of its layers, which can be whole again for a while.
+
+    The weights are there once: what is trained in the layers that stay is seen in both.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+        """Drop `layers` as `drop_layers` does."""
+        self.model = model
+        self._layers = tuple(layers)
+        self._undo = _cut(model, layers)
+
+    @contextmanager
+    def whole(self) -> Iterator[PreTrainedModel]:
+        """The model with all of its layers inside the block."""
+        self._undo()
+        try:
+            yield self.model
+        finally:
+            self._undo = _cut(self.model, self._layers)
+
+
 def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
     """Drop `layers`; returns the function that puts everything back."""
     stack = decoder_stack(model)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -29,12 +28,6 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "versions": {name: _version(name) for name in PACKAGES},
     }
-
-
-def peak_memory() -> int:
-    """The most resident memory that this process has had so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _version(package: str) -> str | None:

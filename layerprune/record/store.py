@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from layerprune.files import write_json
-from layerprune.record.point import ForeignRecord, Point
+from layerprune.record.point import SCHEMA, ForeignRecord, Point
 from layerprune.similarity.profile import Profile
 
 
@@ -38,7 +40,28 @@ class Store:
         """Write a point's record, whole or not at all; returns its path."""
         path = self._record(point.key)
         write_json(path, point.to_json())
+        self._failure(point.key).unlink(missing_ok=True)
         return path
+
+    def write_failure(self, key: str, identity: dict[str, Any], error: Exception) -> None:
+        """Keep why a point came to nothing; it goes once the point is done."""
+        content = {
+            "schema": SCHEMA,
+            "status": "failed",
+            "key": key,
+            "identity": identity,
+            "error": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(self._failure(key), content)
+
+    def failures(self) -> Iterator[tuple[Path, str]]:
+        """Each point that failed and has not been made since: its file, and why it failed."""
+        for path in sorted((self.folder / "points").glob("*/failed.json")):
+            content, why = _read_json(path)
+            said = content.get("error") if isinstance(content, dict) else None
+            yield path, str(said or why or "it does not say why")
 
     def points(self) -> Iterator[tuple[Path, Point | None, str]]:
         """Every record: its path, its point, or None and why it could not be read."""
@@ -61,6 +84,9 @@ class Store:
 
     def _record(self, key: str) -> Path:
         return self.folder / "points" / key / "record.json"
+
+    def _failure(self, key: str) -> Path:
+        return self.point_folder(key) / "failed.json"
 
     def _profile(self, key: str) -> Path:
         return self.folder / "profiles" / f"{key}.json"

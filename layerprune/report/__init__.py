@@ -29,6 +29,8 @@ class Report:
     written: list[Path]
     skipped: list[str]
     """What could not be read: a line for each, with the reason."""
+    failed: list[str]
+    """Points that came to nothing: a line for each, with the reason."""
 
 
 def draw(study: Path) -> Report:
@@ -88,7 +90,8 @@ def draw(study: Path) -> Report:
     )
     written.insert(1, study / "report.html")
     write_text(written[1], page)
-    return Report(study, rows, curves, tasks, written, skipped + lost)
+    failed = [f"{path.relative_to(study)}: {why}" for path, why in store.failures()]
+    return Report(study, rows, curves, tasks, written, skipped + lost, failed)
 
 
 def show(report: Report) -> None:
@@ -110,6 +113,8 @@ def show(report: Report) -> None:
     pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
     for line in report.skipped:
         console.print(Text(f"Skipped {line}"), soft_wrap=True)
+    for line in report.failed:
+        console.print(Text(f"Failed: {line}"), soft_wrap=True)
     for path in report.written:
         if path.suffix == ".png":
             continue

@@ -80,14 +80,14 @@ def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> 
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     last_B = length_B.to(ids_BT.device) - 1
     caught: list[Tensor] = []
-    with _catching(stack, lambda hidden_BTH: caught.append(hidden_BTH[row_B, last_B])):
+    with catching(stack, lambda hidden_BTH: caught.append(hidden_BTH[row_B, last_B])):
         # Padding is on the right and attention looks to the left: no real token sees it.
         stack.decoder(input_ids=ids_BT, use_cache=False)
     return torch.stack(caught, dim=1)
 
 
 @contextmanager
-def _catching(stack: DecoderStack, catch: Callable[[Tensor], None]) -> Iterator[None]:
+def catching(stack: DecoderStack, catch: Callable[[Tensor], None]) -> Iterator[None]:
     """Call `catch` with the input of each layer, in order, and with the last layer's output."""
 
     def before(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:

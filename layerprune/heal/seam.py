@@ -1,0 +1,130 @@
+"""Training the layers just above the cut, and nothing else.
+
+The layers below the cut are not touched, so what they hand over never changes: it is computed
+once, and every step begins there. With the whole model's own states as the target it ends a few
+layers later, too: a step costs those few layers, however deep the model is and however large its
+vocabulary.
+
+Letters: B batch, T time, H hidden size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from layerprune.errors import UserError
+from layerprune.heal.course import Course, Subject, known
+from layerprune.heal.objectives import cross_entropy, relative_error
+from layerprune.heal.stored import stored_states
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import drop_layers, dropped
+from layerprune.plan.plan import Plan
+from layerprune.similarity.states import catching
+
+
+def seam(subject: Subject) -> Course:
+    """The first `heal.seam_layers` layers above the cut, trained in full on stored states.
+
+    Raises `UserError` where the plan is not one block with a layer above it.
+    """
+    model, plan, config = subject.model, subject.plan, subject.config
+    first, above = _block(plan)
+    count = min(known(config.seam_layers), plan.num_layers - above)
+    wanted = [first, above + count] if config.seam_weight else [first]
+    with subject.ahead():
+        states = stored_states(model, subject.ids_ST, wanted, subject.folder / "states")
+    drop_layers(model, plan.dropped)
+    model.requires_grad_(False)
+    for layer in decoder_stack(model).layers[first : first + count]:
+        layer.requires_grad_(True)
+    objective = Seam(
+        model, first, count, float(known(config.text_weight)), float(known(config.seam_weight))
+    )
+    return Course(objective, _Examples(subject.ids_ST, *states))
+
+
+class Seam(nn.Module):
+    """A weighed mean of two losses of the cut model, run from the seam on.
+
+    `heal.seam_weight` times the squared distance of the states after the trained layers from the
+    whole model's, relative to the squared length of these (Gromov et al., arXiv 2403.17887, eq. 8,
+    moved up by the trained layers); `heal.text_weight` times the cross-entropy of the next token,
+    for which all layers above have to run.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, first: int, count: int, text_weight: float, seam_weight: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._trained = range(first, first + count)
+        self._text, self._seam = text_weight, seam_weight
+
+    def forward(
+        self, input_ids: Tensor, entering: Tensor, target: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The loss on token ids [B, T], the states at the seam and those aimed at [B, T, H]."""
+        num_slots = len(decoder_stack(self.model).layers)
+        run = range(self._trained.start, num_slots) if self._text else self._trained
+        left_out = [slot for slot in range(num_slots) if slot not in run]
+        with dropped(self.model, left_out):
+            hidden_BTH, after_BTH = self._run(entering)
+        loss = entering.new_zeros((), dtype=torch.float32)
+        if self._text:
+            loss = loss + self._text * cross_entropy(self.model, hidden_BTH, input_ids)
+        if target is not None:
+            loss = loss + self._seam * relative_error(after_BTH, target)
+        return {"loss": loss / (self._text + self._seam)}
+
+    def _run(self, entering_BTH: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, T, H] after the final norm, and after the last trained layer."""
+        stack = decoder_stack(self.model)
+        states: list[Tensor] = []
+
+        def enter(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]):  # type: ignore[no-untyped-def]
+            if args:
+                return (entering_BTH, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": entering_BTH}
+
+        # Whatever a family does to embeddings before its first layer must not happen to states.
+        hook = stack.layers[0].register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            with catching(stack, states.append):
+                run = stack.decoder(inputs_embeds=entering_BTH, use_cache=False)
+        finally:
+            hook.remove()
+        return run.last_hidden_state, states[len(self._trained)]
+
+
+class _Examples(Dataset[dict[str, Tensor]]):
+    """Token ids with the states that belong to them."""
+
+    def __init__(self, ids_ST: Tensor, entering_STH: Tensor, target_STH: Tensor | None = None):
+        self._parts = {"input_ids": ids_ST, "entering": entering_STH}
+        if target_STH is not None:
+            self._parts["target"] = target_STH
+
+    def __len__(self) -> int:
+        return len(self._parts["input_ids"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = {name: part[index] for name, part in self._parts.items()}
+        return {**row, "input_ids": row["input_ids"].long()}
+
+
+def _block(plan: Plan) -> tuple[int, int]:
+    """The first layer of a plan's one block, and the first layer above it."""
+    dropped_layers: Sequence[int] = plan.dropped
+    if not dropped_layers:
+        return 0, 0
+    first, last = dropped_layers[0], dropped_layers[-1]
+    if last - first + 1 != len(dropped_layers):
+        raise UserError(
+            f"heal=seam needs one block of layers; this plan drops {list(dropped_layers)}."
+        )
+    if last == plan.num_layers - 1:
+        raise UserError("heal=seam trains what stands above the block; here nothing does.")
+    return first, last + 1
