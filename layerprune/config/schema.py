@@ -43,6 +43,10 @@ class HealingFacts:
     warmup_steps: int = 100
     sequence_length: int = 2048
     learning_rate: float = 3e-4
+    """Peak for low-rank updates."""
+    weights_learning_rate: float = 2e-5
+    """Peak where weights themselves are trained. The paper does not do that: the usual rate of
+    fine-tuning a model of some billion parameters."""
     rank: int = 64
     targets: list[str] | None = None
 

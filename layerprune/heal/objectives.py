@@ -33,9 +33,7 @@ def cross_entropy(model: PreTrainedModel, hidden_BTH: Tensor, ids_BT: Tensor) ->
     target_N = ids_BT[:, 1:].flatten()
 
     def loss(part_nH: Tensor, at: slice) -> Tensor:
-        return nn.functional.cross_entropy(
-            head(part_nH).float(), target_N[at], reduction="sum"
-        )
+        return nn.functional.cross_entropy(head(part_nH).float(), target_N[at], reduction="sum")
 
     total = summed(hidden_NH, loss, vocabulary(model), trained_in_head(model))
     return total / len(target_N)

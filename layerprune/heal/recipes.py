@@ -69,9 +69,7 @@ def heal(
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
         on_cpu = model.device.type == "cpu"
-        said = arguments(
-            recipe, checkpoints, config.seed, config.model.dtype, on_cpu, len(ids_ST)
-        )
+        said = arguments(recipe, checkpoints, config.seed, config.model.dtype, on_cpu, len(ids_ST))
         subject = Subject(model, plan, ids_ST, recipe, checkpoints, said.main_process_first)
         set_seed(config.seed)  # the first weights of LoRA are drawn
         started = time.monotonic()

@@ -46,15 +46,11 @@ def stored_states(
     ]
 
 
-def _compute(
-    model: PreTrainedModel, ids_ST: Tensor, wanted: Sequence[int], folder: Path
-) -> None:
+def _compute(model: PreTrainedModel, ids_ST: Tensor, wanted: Sequence[int], folder: Path) -> None:
     num_layers = len(decoder_stack(model).layers)
     above = range(max(*wanted, 1), num_layers)  # one layer at least has to stay
     with ExitStack() as stack:
-        files = {
-            state: stack.enter_context(_path(folder, state).open("wb")) for state in wanted
-        }
+        files = {state: stack.enter_context(_path(folder, state).open("wb")) for state in wanted}
         stack.enter_context(torch.inference_mode())
         stack.enter_context(dropped(model, above))
         advance = stack.enter_context(bar("states at the seam", total=len(ids_ST)))

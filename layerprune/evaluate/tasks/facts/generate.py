@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerprune.evaluate.tasks.facts.sources import SUBJECTS, Fact, with_article
+from layerprune.evaluate.tasks.facts.sources import SAME_FACTS, SUBJECTS, Fact, with_article
 
 SEED = 2024
 # The versions that the committed files were made with: the same as in the ``facts`` extra.
@@ -97,7 +97,8 @@ def write(out_dir: Path) -> dict[str, int]:
         rows = four_choice_rows(subject, facts, rng)
         for split, part in (("dev", slice(DEV_ROWS)), ("test", slice(DEV_ROWS, None))):
             files[split][subject] = rows[part]
-            pairs[split] += zip(facts[part], rows[part], strict=True)
+            if subject not in SAME_FACTS:
+                pairs[split] += zip(facts[part], rows[part], strict=True)
     rng = random.Random(f"{SEED} yesno")
     for split, by_subject in files.items():
         by_subject["yesno"] = yesno_rows(pairs[split], rng)

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -53,6 +53,17 @@ WITH_ARTICLE = {
 }
 CITIES, CITIES_PER_COUNTRY = 100, 4
 US_CITIES, US_CITIES_PER_STATE = 120, 8
+# Picked by hand, before anything was measured on them: 50 questions, and 4 solved examples.
+WELL_KNOWN = {
+    "Afghanistan", "Argentina", "Australia", "Austria", "Belgium", "Brazil", "Bulgaria", "Canada",
+    "Chile", "China", "Colombia", "Croatia", "Cuba", "Czechia", "Denmark", "Egypt", "Ethiopia",
+    "Finland", "France", "Germany", "Greece", "Hungary", "India", "Iran", "Iraq", "Ireland",
+    "Italy", "Jamaica", "Japan", "Kenya", "Morocco", "Nepal", "Netherlands", "New Zealand",
+    "Nigeria", "Norway", "Pakistan", "Peru", "Philippines", "Poland", "Portugal", "Romania",
+    "Russia", "Saudi Arabia", "South Korea", "Spain", "Sweden", "Switzerland", "Thailand", "Turkey",
+    "Ukraine", "United Kingdom", "Venezuela", "Vietnam",
+}  # fmt: skip
+
 # Disputed, a borough, capitals under another name, and most of another country's name.
 NO_CITY = {"astana", "brooklyn", "bujumbura", "donetsk", "salvador", "sevastopol", "ulan bator"}
 ELEMENTS = 92  # up to uranium: a small model does not know the man-made ones after it
@@ -156,6 +167,14 @@ def capitals() -> Iterator[Fact]:
                 f"Is {{}} the capital city of {c.spoken}?",
                 capital,
             )
+
+
+def fifty_capitals() -> Iterator[Fact]:
+    """Yield the capitals of countries that everybody has heard of, four more for few-shot."""
+    for fact in capitals():
+        country = fact.question.removeprefix("What is the capital city of ").removesuffix("?")
+        if country.removeprefix("the ") in WELL_KNOWN:
+            yield replace(fact, question=f"What is the capital of {country}?")
 
 
 def state_capitals() -> Iterator[Fact]:
@@ -335,6 +354,7 @@ def elements() -> Iterator[Fact]:
 
 SUBJECTS: dict[str, Callable[[], Iterator[Fact]]] = {
     "capitals": capitals,
+    "fifty_capitals": fifty_capitals,
     "cities": cities,
     "continents": continents,
     "currencies": currencies,
@@ -344,3 +364,6 @@ SUBJECTS: dict[str, Callable[[], Iterator[Fact]]] = {
     "state_codes": state_codes,
     "us_cities": us_cities,
 }
+
+SAME_FACTS = {"fifty_capitals"}
+"""Subjects that ask again what another one asks: their facts have no yes/no form of their own."""
