@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class PointFailed(UserError):
+class PointFailed(UserError):  # noqa: N818 - it says what happened
     """One point came to nothing; the others of the run go on.
 
     What happened is kept in the point's folder, and the run ends with exit status 1.

@@ -81,7 +81,9 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
     task = display.add_task(title, total=total, said="")
 
     def advance(steps: int, said: str = "") -> None:
-        display.update(task, advance=steps, **({"said": said} if said else {}))
+        display.advance(task, steps)
+        if said:
+            display.update(task, said=said)
 
     try:
         yield advance

@@ -35,7 +35,7 @@ def summed(
     if not torch.is_grad_enabled():
         chunks = [loss(hidden_NH[at], at) for at in _slices(len(hidden_NH), size)]
         return torch.stack(chunks).sum()
-    result = _Summed.apply(hidden_NH, loss, size, *trained)  # type: ignore[no-untyped-call]
+    result = _Summed.apply(hidden_NH, loss, size, *trained)
     assert isinstance(result, Tensor)
     return result
 

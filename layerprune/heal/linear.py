@@ -11,7 +11,7 @@ layers 10 to 18 dropped, the held-out loss then rose from 6.0 to 7.5 nats instea
 
 Source: the idea of ReplaceMe (arXiv 2505.02819), which maps what the projection writes; with a map
 of what it reads, which can say more, with weights, and a ridge that pulls towards doing nothing.
-Letters: N tokens, F size of what the projection reads (one more where it has a bias), H hidden size.
+Letters: N tokens, F size of what the projection reads (and 1 where it has a bias), H hidden size.
 """
 
 from collections.abc import Iterator

@@ -125,7 +125,7 @@ def train(
     Raises `PointFailed`, naming step and rate, as soon as a loss is not finite; the last checkpoint
     stays.
     """
-    folder = Path(said.output_dir)
+    folder = Path(str(said.output_dir))
     trained = [part for part in course.objective.parameters() if part.requires_grad]
     kinds = [part.dtype for part in trained]
     for part in trained:
@@ -168,7 +168,7 @@ class _Trainer(Trainer):
         if self.is_fsdp_enabled:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(str(output_dir or self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             save_file(
                 {name: part.detach().contiguous() for name, part in _trained(self.model)},
@@ -186,7 +186,8 @@ class _Trainer(Trainer):
             part.data.copy_(weights[name])
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _trained(model: nn.Module | None) -> list[tuple[str, nn.Parameter]]:
+    assert model is not None
     return [(name, part) for name, part in model.named_parameters() if part.requires_grad]
 
 

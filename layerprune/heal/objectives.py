@@ -3,7 +3,6 @@
 Letters: B batch, T time, H hidden size, N positions, V vocabulary.
 """
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
