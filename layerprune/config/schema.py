@@ -249,8 +249,18 @@ class DataConfig:
     """Which text the distances and the held-out loss are measured on."""
 
     files: list[str] | None = None
-    """Text of the user's own, `.txt` or `.jsonl` with a `text` field; the prose that ships with
-    Python if not given."""
+    """Text of the user's own: `.txt`, or `.jsonl` or `.parquet` with a field `text`; the prose that
+    ships with Python if nothing is given."""
+    hub: str | None = None
+    """A data set on the hub, or a folder of one; read as a stream."""
+    config: str | None = None
+    """Its configuration, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    field: str = "text"
+    healing_split: str = "train"
+    heldout_split: str = "validation"
+    """For distances, too; different documents, as long as they are not the same text."""
     sequence_length: int = 128
     """Tokens in each sequence."""
     calibration_sequences: int = 64
@@ -259,6 +269,8 @@ class DataConfig:
     """Sequences on which the loss is measured."""
 
     def __post_init__(self) -> None:
+        if self.files is not None and self.hub is not None:
+            raise UserError("data.files and data.hub exclude each other: give one.")
         if self.files is not None and not self.files:
             raise UserError("data.files is empty: add data.files=[FILE,...] to the command.")
         for key, value, least in (

@@ -3,55 +3,96 @@
 Letters: S sequences, T tokens in each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from layerprune.errors import UserError
+from layerprune.files import replacing
+
+TOKENIZED_AT_ONCE = 256
+"""Documents that go to the tokenizer together; fast ones use every core."""
 
 
 def packed(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    most: int,
+    advance: Callable[[int], None] = lambda sequences: None,
 ) -> Tensor:
-    """Token ids [S, T] of at most `most` sequences of `length` tokens, with nothing left out.
+    """Token ids [S, T], int32, of at most `most` sequences of `length` tokens, nothing left out.
 
     Documents follow each other, each with the special tokens that the tokenizer adds and an
-    end-of-text token between them, and are cut wherever a sequence is full. Raises `UserError` if
-    they do not fill a single one.
+    end-of-text token between them, and are cut wherever a sequence is full. No more documents are
+    read than it takes. Raises `UserError` if they do not fill a single sequence.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    stream: list[int] = []
-    for document in documents:
-        stream += [*tokenizer(document, verbose=False)["input_ids"], *end]
-        if len(stream) >= most * length:
+    ids_N = torch.empty(most * length, dtype=torch.int32)
+    filled = 0
+    for some in _groups(documents, TOKENIZED_AT_ONCE):
+        for row in tokenizer(some, verbose=False)["input_ids"]:
+            part = torch.tensor([*row, *end], dtype=torch.int32)[: len(ids_N) - filled]
+            ids_N[filled : filled + len(part)] = part
+            before, filled = filled, filled + len(part)
+            advance(filled // length - before // length)
+        if filled == len(ids_N):
             break
-    count = min(most, len(stream) // length)
+    count = filled // length
     if count == 0:
         raise UserError(
-            f"heal.sequence_length={length}: the healing text has {len(stream)} tokens only."
+            f"heal.sequence_length={length}: the healing text has {filled} tokens only."
         )
-    return torch.tensor(stream[: count * length], dtype=torch.long).view(count, length)
+    return ids_N[: count * length].view(count, length)
+
+
+def stored_sequences(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    """Token ids [S, T], int32, mapped into memory from `path`; made and kept if not there whole."""
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except (OSError, ValueError):
+        ids_ST = make()
+    with replacing(path) as beside:
+        np.save(beside, ids_ST.numpy())
+    return ids_ST
+
+
+def _groups(documents: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of so many documents; the first is short, since little text may be enough."""
+    rest = iter(documents)
+    some = list(islice(rest, 1))
+    while some:
+        yield some
+        some = list(islice(rest, size))
 
 
 def cut(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int, most: int
 ) -> Tensor:
     """Token ids [S, T] of at most `most` sequences of `length` tokens, S >= 1.
 
     Each document is cut from its start, so no sequence spans two documents; a remainder that would
     not fill one is left out. Every sequence begins with the BOS token if the tokenizer adds one.
-    Where there are more sequences than asked for, they are taken evenly over all documents. Raises
-    `UserError` if no document is long enough.
+    Where there are more sequences than asked for, they are taken evenly over all documents; of a
+    stream, whose documents are many, the first sequence of each of the first ones that are long
+    enough. Raises `UserError` if no document is.
     """
     start = tokenizer("")["input_ids"][:1]
     bos = start if start == [tokenizer.bos_token_id] else []
     step = length - len(bos)
     windows = []
+    streamed = not isinstance(documents, Sequence)
     for document in documents:
         ids = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-        windows += [bos + ids[at : at + step] for at in range(0, len(ids) - step + 1, step)]
+        starts = range(0, len(ids) - step + 1, step)
+        windows += [bos + ids[at : at + step] for at in (starts[:1] if streamed else starts)]
+        if streamed and len(windows) == most:
+            break
     if not windows:
         raise UserError(
             f"data.sequence_length={length}: no document of this part of the text has so many "

@@ -1,5 +1,6 @@
 """Text in three parts that share nothing: calibration, healing, held-out.
 
+Text of the user's own lies in files, or in a data set that is read as a stream (`data.hub`).
 The embedded prose is the Python language reference, which ships with Python as
 `pydoc_data.topics`: some 79 articles, half a megabyte. Articles overlap (one quotes another), so a
 paragraph that was seen before is left out before the articles are dealt to the parts.
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerprune.config.schema import DataConfig
+from layerprune.data.hub import Stream, content_of, stream
 from layerprune.errors import UserError
 
 PIECE_CHARS = 4000
@@ -22,15 +24,18 @@ CALIBRATION_SHARE = 0.2
 HELDOUT_SHARE = 0.2
 
 
+Documents = tuple[str, ...] | Stream
+
+
 @dataclass(frozen=True)
 class Text:
-    """Documents by what they are used for."""
+    """Documents by what they are used for: all of them, or a stream of more than one can hold."""
 
-    calibration: tuple[str, ...]
-    healing: tuple[str, ...]
-    heldout: tuple[str, ...]
+    calibration: Documents
+    healing: Documents
+    heldout: Documents
     digest: str
-    """Sixteen hex digits of a hash of all three parts."""
+    """Sixteen hex digits of a hash of all three parts, or of what names a data set's content."""
 
 
 def read(config: DataConfig) -> Text:
@@ -38,6 +43,8 @@ def read(config: DataConfig) -> Text:
 
     Raises `UserError` for a file that is missing, empty or of an unknown kind.
     """
+    if config.hub is not None:
+        return _streamed(config, config.hub)
     if config.files is None:
         return deal(_embedded_documents())
     documents = [piece for name in config.files for piece in _file_documents(Path(name))]
@@ -64,6 +71,22 @@ def deal(documents: Iterable[str]) -> Text:
     )
 
 
+def _streamed(config: DataConfig, path: str) -> Text:
+    """Healing text from one split, the rest from another; or all from the same."""
+
+    def part(name: str, split: str) -> Stream:
+        return Stream(name, stream(path, config.config, config.revision, split, config.field))
+
+    content = content_of(path, config.revision)
+    named = (content, config.config, config.field, config.healing_split, config.heldout_split)
+    return Text(
+        calibration=part("calibration", config.heldout_split),
+        healing=part("healing", config.healing_split),
+        heldout=part("heldout", config.heldout_split),
+        digest=_digest("\0".join(map(str, named))),
+    )
+
+
 def _embedded_documents() -> list[str]:
     from pydoc_data.topics import topics
 
@@ -87,6 +110,8 @@ def _without_repeats(documents: Iterable[str]) -> list[str]:
 
 
 def _file_documents(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        return [piece for document in _parquet_documents(path) for piece in _pieces(document)]
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -100,11 +125,27 @@ def _file_documents(path: Path) -> list[str]:
     elif path.suffix == ".jsonl":
         documents = _jsonl_documents(path, content)
     else:
-        raise UserError(f"data.files: {path}: use a .txt or a .jsonl file.")
+        raise UserError(f"data.files: {path}: use a .txt, a .jsonl or a .parquet file.")
     pieces = [piece for document in documents for piece in _pieces(document)]
     if not pieces:
         raise UserError(f"data.files: {path} has no text in it.")
     return pieces
+
+
+def _parquet_documents(path: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        column = parquet.read_table(path, columns=["text"]).column("text")
+    except FileNotFoundError:
+        raise UserError(f"data.files: {path} does not exist.") from None
+    except (KeyError, pyarrow.ArrowInvalid):
+        raise UserError(f"data.files: {path} is no parquet file with a column `text`.") from None
+    documents = [text for text in column.to_pylist() if isinstance(text, str) and text.strip()]
+    if not documents:
+        raise UserError(f"data.files: {path} has no text in it.")
+    return documents
 
 
 def _jsonl_documents(path: Path, content: str) -> list[str]:

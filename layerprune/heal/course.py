@@ -34,29 +34,31 @@ class Subject:
     and then run it too."""
 
 
+class Examples(Dataset[dict[str, Tensor]]):
+    """Packed sequences [S, T] of token ids, and what else belongs to each of them."""
+
+    def __init__(self, ids_ST: Tensor, **others: Tensor) -> None:
+        self._ids_ST = ids_ST
+        self._others = others
+
+    def __len__(self) -> int:
+        return len(self._ids_ST)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        others = {name: part[index] for name, part in self._others.items()}
+        return {"input_ids": self._ids_ST[index].long(), **others}
+
+
 @dataclass(frozen=True)
 class Course:
     """What the loop trains: the subject's model is cut by now, and the right weights trainable."""
 
     objective: nn.Module
     """From a batch of examples to `{"loss": ...}`; its weights are the model's own."""
-    examples: Dataset[dict[str, Tensor]]
+    examples: Examples
     """Their keys are the names of the objective's arguments."""
     adapted: PeftModel | None = None
     """The model as peft sees it, where low-rank updates are what is trained."""
-
-
-class Sequences(Dataset[dict[str, Tensor]]):
-    """Packed sequences [S, T] of token ids."""
-
-    def __init__(self, ids_ST: Tensor) -> None:
-        self._ids_ST = ids_ST
-
-    def __len__(self) -> int:
-        return len(self._ids_ST)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self._ids_ST[index].long()}
 
 
 def known(value: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from layerprune.config.schema import HealConfig
 from layerprune.errors import UserError
 from layerprune.heal.chunked import summed
-from layerprune.heal.course import Course, Sequences, Subject, known
+from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.lora import adapt
 from layerprune.heal.objectives import relative_error, trained_in_head, vocabulary
 from layerprune.model.stack import Head, decoder_stack
@@ -35,7 +35,7 @@ def distill(subject: Subject) -> Course:
             "leave it out of heal.targets."
         )
     objective = Distillation(cut, adapted, subject.plan, subject.config)
-    return Course(objective, Sequences(subject.ids_ST), adapted)
+    return Course(objective, Examples(subject.ids_ST), adapted)
 
 
 class Distillation(nn.Module):

@@ -78,10 +78,10 @@ class Training:
 
 
 def arguments(
-    config: HealConfig, folder: Path, seed: int, dtype: Dtype, on_cpu: bool, num_sequences: int
+    config: HealConfig, folder: Path, seed: int, dtype: Dtype, on_cpu: bool
 ) -> TrainingArguments:
     """What transformers' Trainer is told; in a run of several processes, this joins them."""
-    micro, accumulation = _split(config, num_sequences)
+    micro, accumulation = _split(config)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=known(config.steps),
@@ -126,6 +126,12 @@ def train(
     stays.
     """
     folder = Path(str(said.output_dir))
+    micro, num_sequences = said.per_device_train_batch_size, len(course.examples)
+    if num_sequences < micro:
+        raise UserError(
+            f"The healing text gives {num_sequences} sequences, fewer than "
+            f"heal.micro_batch_size={micro}: give more text, or a smaller heal.sequence_length."
+        )
     trained = [part for part in course.objective.parameters() if part.requires_grad]
     kinds = [part.dtype for part in trained]
     for part in trained:
@@ -191,7 +197,7 @@ def _trained(model: nn.Module | None) -> list[tuple[str, nn.Parameter]]:
     return [(name, part) for name, part in model.named_parameters() if part.requires_grad]
 
 
-def _split(config: HealConfig, num_sequences: int) -> tuple[int, int]:
+def _split(config: HealConfig) -> tuple[int, int]:
     """Sequences at a time on a device, and how many times they are gathered for one step."""
     batch, micro = known(config.batch_size), known(config.micro_batch_size)
     devices = processes.count()
@@ -202,11 +208,6 @@ def _split(config: HealConfig, num_sequences: int) -> tuple[int, int]:
         raise UserError(
             f"heal.batch_size={batch} is no multiple of heal.micro_batch_size={micro} on each of "
             f"{devices} device(s)."
-        )
-    if num_sequences < micro:
-        raise UserError(
-            f"The healing text gives {num_sequences} sequences, fewer than "
-            f"heal.micro_batch_size={micro}: give more text, or a smaller heal.sequence_length."
         )
     return micro, batch // (micro * devices)
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from layerprune.config.schema import HealConfig
 from layerprune.errors import UserError
-from layerprune.heal.course import Course, Sequences, Subject, known
+from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import NextToken
 from layerprune.heal.projections import feed_forward_names
 from layerprune.model.surgery import drop_layers
@@ -19,7 +19,7 @@ def lora(subject: Subject) -> Course:
     """
     model = drop_layers(subject.model, subject.plan.dropped)
     adapted = adapt(model, subject.config)
-    return Course(NextToken(model), Sequences(subject.ids_ST), adapted)
+    return Course(NextToken(model), Examples(subject.ids_ST), adapted)
 
 
 def qlora(subject: Subject) -> Course:

@@ -1,5 +1,7 @@
 """Every recipe by the name that `heal=` takes, and what they share."""
 
+import hashlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -11,9 +13,9 @@ from transformers import PreTrainedModel, set_seed
 
 from layerprune import memory, processes
 from layerprune.config.schema import Config
-from layerprune.data.sequences import packed
+from layerprune.data.sequences import packed, stored_sequences
 from layerprune.data.text import Text
-from layerprune.heal.course import Course, Subject
+from layerprune.heal.course import Course, Subject, known
 from layerprune.heal.distill import distill
 from layerprune.heal.keep import keep_adapter, keep_weights
 from layerprune.heal.linear import fit, fold
@@ -25,6 +27,7 @@ from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source
 from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
+from layerprune.progress import bar
 
 Prepare = Callable[[Subject], Course]
 """Cuts a model, makes the right weights trainable, and says what they are trained on."""
@@ -62,14 +65,14 @@ def heal(
     four_bits = recipe.recipe == "qlora"
     loaded = load(source, config.model.dtype, config.runtime.device, four_bits)
     model = loaded.model
-    most = (recipe.steps or 0) * (recipe.batch_size or 0) or recipe.sequences or 0
-    most = min(most, recipe.sequences or most)
-    ids_ST = packed(text.healing, loaded.tokenizer, recipe.sequence_length or 0, most)
     if recipe.recipe == "linear":
+        ids_ST = _sequences(text, loaded, config, source.fingerprint)
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
         on_cpu = model.device.type == "cpu"
-        said = arguments(recipe, checkpoints, config.seed, config.model.dtype, on_cpu, len(ids_ST))
+        said = arguments(recipe, checkpoints, config.seed, config.model.dtype, on_cpu)
+        with said.main_process_first():
+            ids_ST = _sequences(text, loaded, config, source.fingerprint)
         subject = Subject(model, plan, ids_ST, recipe, checkpoints, said.main_process_first)
         set_seed(config.seed)  # the first weights of LoRA are drawn
         started = time.monotonic()
@@ -86,6 +89,26 @@ def heal(
     if processes.first() and (whole or recipe.recipe in {"linear", "tail", "seam"}):
         keep_weights(model, plan, folder)
     return Healed(loaded, _record(recipe.recipe, training))
+
+
+def _sequences(text: Text, loaded: Loaded, config: Config, model: str) -> Tensor:
+    """Packed healing text [S, T]: of a stream, kept in the cache, since it is slow to come by."""
+    recipe = config.heal
+    length = known(recipe.sequence_length)
+    most = min(
+        (recipe.steps or 0) * (recipe.batch_size or 0) or known(recipe.sequences),
+        recipe.sequences or sys.maxsize,
+    )
+
+    def make() -> Tensor:
+        with bar("healing text", total=most) as advance:
+            return packed(text.healing, loaded.tokenizer, length, most, advance)
+
+    if isinstance(text.healing, tuple):
+        return make()
+    named = f"{text.digest} {model} {length} {most}"
+    key = hashlib.sha256(named.encode()).hexdigest()[:12]
+    return stored_sequences(Path(config.runtime.outputs) / "cache" / "tokens" / f"{key}.npy", make)
 
 
 def _linear(

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from layerprune.errors import UserError
-from layerprune.heal.course import Course, Subject, known
+from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import cross_entropy, relative_error
 from layerprune.heal.stored import stored_states
 from layerprune.model.stack import decoder_stack
@@ -43,7 +42,8 @@ def seam(subject: Subject) -> Course:
     objective = Seam(
         model, first, count, float(known(config.text_weight)), float(known(config.seam_weight))
     )
-    return Course(objective, _Examples(subject.ids_ST, *states))
+    named = dict(zip(("entering", "target"), states, strict=False))
+    return Course(objective, Examples(subject.ids_ST, **named))
 
 
 class Seam(nn.Module):
@@ -97,22 +97,6 @@ class Seam(nn.Module):
         finally:
             hook.remove()
         return run.last_hidden_state, states[len(self._trained)]
-
-
-class _Examples(Dataset[dict[str, Tensor]]):
-    """Token ids with the states that belong to them."""
-
-    def __init__(self, ids_ST: Tensor, entering_STH: Tensor, target_STH: Tensor | None = None):
-        self._parts = {"input_ids": ids_ST, "entering": entering_STH}
-        if target_STH is not None:
-            self._parts["target"] = target_STH
-
-    def __len__(self) -> int:
-        return len(self._parts["input_ids"])
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = {name: part[index] for name, part in self._parts.items()}
-        return {**row, "input_ids": row["input_ids"].long()}
 
 
 def _block(plan: Plan) -> tuple[int, int]:

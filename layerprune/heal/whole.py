@@ -1,6 +1,6 @@
 """Training weights themselves: all of them, or the head and the last layers."""
 
-from layerprune.heal.course import Course, Sequences, Subject, known
+from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import NextToken
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
@@ -10,7 +10,7 @@ def full(subject: Subject) -> Course:
     """Every weight of the cut model, trained to predict the next token."""
     model = drop_layers(subject.model, subject.plan.dropped)
     model.requires_grad_(True)
-    return Course(NextToken(model), Sequences(subject.ids_ST))
+    return Course(NextToken(model), Examples(subject.ids_ST))
 
 
 def tail(subject: Subject) -> Course:
@@ -28,4 +28,4 @@ def tail(subject: Subject) -> Course:
     for name, part in stack.decoder.named_children():
         if "norm" in name or name == "ln_f":
             part.requires_grad_(True)
-    return Course(NextToken(model), Sequences(subject.ids_ST))
+    return Course(NextToken(model), Examples(subject.ids_ST))

@@ -52,7 +52,7 @@ def test_files_of_the_users_own(tmp_path):
         ("empty.jsonl", "\n", "no text"),
         ("broken.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "line 2"),
         ("broken2.jsonl", "nonsense\n", "line 1"),
-        ("some.pdf", "x", ".txt or a .jsonl"),
+        ("some.pdf", "x", "use a .txt, a .jsonl or a .parquet"),
         ("short.txt", "one paragraph", "three documents"),
     ],
 )

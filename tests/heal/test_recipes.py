@@ -27,7 +27,7 @@ from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
 
 PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
-IDS = packed(read(DataConfig()).healing, byte_tokenizer(), 32, 4)
+IDS = packed(read(DataConfig()).healing, byte_tokenizer(), 32, 4).long()
 SMALL = (
     "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
     "heal.warmup_steps=1", "heal.learning_rate=1e-2", "heal.eval_every=3", "heal.save_every=2",

@@ -1,0 +1,81 @@
+"""Text of a data set on the hub, or in a folder, read as a stream: no more than is needed."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerprune.errors import UserError
+
+SHARES = {"calibration": (0, 20), "heldout": (20, 40), "healing": (40, 100)}
+"""Of a hundred, by a document's hash: which documents a part may have. A document that stands in
+two splits, or twice in one, is in one part all the same."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The documents of one part, read anew each time that it is gone through."""
+
+    part: str
+    open: Callable[[], Iterator[str]]
+
+    def __iter__(self) -> Iterator[str]:
+        low, high = SHARES[self.part]
+        return (text for text in self.open() if low <= _hundredth(text) < high)
+
+
+def stream(path: str, config: str | None, revision: str | None, split: str, field: str) -> Any:
+    """A function that goes through the texts of one split of a data set from its start.
+
+    Raises `UserError` where there is no such data set, split or field.
+    """
+
+    def texts() -> Iterator[str]:
+        import datasets
+
+        try:
+            rows = datasets.load_dataset(
+                path, config, revision=revision, split=split, streaming=True
+            )
+            for row in rows:
+                text = row[field]
+                if text and not text.isspace():
+                    yield text
+        except KeyError:
+            raise UserError(
+                f"data.field={field}: {path} has the fields {', '.join(row)}."
+            ) from None
+        except Exception as error:  # each data set has its own ways to fail
+            reason = " ".join(str(error).split())
+            raise UserError(f"data.hub={path} ({split}) cannot be read: {reason}") from error
+
+    return texts
+
+
+def content_of(path: str, revision: str | None) -> str:
+    """What names a data set's content: the commit on the hub, or a hash of a folder's files."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+            with file.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            digest.update(f"{file.relative_to(folder)}\0{found}\0".encode())
+        return digest.hexdigest()
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(path, revision=revision).sha)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"data.hub={path} is neither a folder here nor to be had from the hub "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def _hundredth(text: str) -> int:
+    """A number from 0 to 99 that follows from a text, whatever its spaces."""
+    digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100

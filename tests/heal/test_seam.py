@@ -1,0 +1,99 @@
+"""Steps that begin at the seam compute what the whole cut model would."""
+
+import pytest
+import torch
+from composing import compose
+from families import TINY
+from tiny import tiny
+
+from layerprune.errors import UserError
+from layerprune.heal.course import Subject
+from layerprune.heal.seam import seam
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import drop_layers
+from layerprune.plan.plan import Plan
+
+PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
+IDS_ST = torch.randint(3, 96, (5, 17), generator=torch.Generator().manual_seed(1))
+
+
+def course(model, folder, plan=PLAN, **settings):
+    overrides = [f"heal.{name}={value}" for name, value in settings.items()]
+    return seam(Subject(model, plan, IDS_ST, compose("heal=seam", *overrides).heal, folder))
+
+
+def batch(made):
+    rows = [made.examples[at] for at in range(len(made.examples))]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def input_of(model, slot):
+    seen = []
+    layer = decoder_stack(model).layers[slot]
+    layer.register_forward_pre_hook(
+        lambda _m, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        model(IDS_ST, use_cache=False)
+    return seen[0]
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_equals_the_whole_cut_model(family, tmp_path):
+    made = course(tiny(family), tmp_path, seam_layers=2, text_weight=0, seam_weight=1)
+    # Layers 5 and 6 are trained, as slots 3 and 4; what they put out is the input of slot 5.
+    own = input_of(drop_layers(tiny(family), PLAN.dropped), 5)
+    target = input_of(tiny(family), 7)
+    expected = ((own - target).square().sum(-1) / target.square().sum(-1)).mean()
+    torch.testing.assert_close(made.objective(**batch(made))["loss"].detach(), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "cohere2"])
+def test_text_loss_runs_every_layer_above(family, tmp_path):
+    made = course(tiny(family), tmp_path, seam_layers=1, text_weight=1, seam_weight=0)
+    assert set(batch(made)) == {"input_ids", "entering"}
+    plain = drop_layers(tiny(family), PLAN.dropped)
+    own = plain(input_ids=IDS_ST, labels=IDS_ST, use_cache=False).loss
+    torch.testing.assert_close(made.objective(**batch(made))["loss"], own, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_layers_above_the_cut_are_trained(tmp_path):
+    model = tiny("llama")
+    made = course(model, tmp_path, seam_layers=2)
+    made.objective(**batch(made))["loss"].backward()
+    trained = {name.split(".")[2] for name, part in model.named_parameters() if part.requires_grad}
+    assert trained == {"3", "4"}
+    graded = {name for name, part in model.named_parameters() if part.grad is not None}
+    assert graded == {name for name, part in model.named_parameters() if part.requires_grad}
+    assert len(decoder_stack(model).layers) == 6  # whole again after each step
+
+
+def test_states_are_computed_once_and_kept_in_the_models_precision(tmp_path):
+    model = tiny("llama").to(torch.bfloat16)
+    made = course(model, tmp_path)
+    files = sorted((tmp_path / "states").iterdir())
+    assert [file.name for file in files] == ["state-3.bin", "state-8.bin"]
+    assert all(file.stat().st_size == IDS_ST.numel() * 32 * 2 for file in files)
+    before = [file.stat().st_mtime_ns for file in files]
+    again = course(tiny("llama").to(torch.bfloat16), tmp_path)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    for name, value in batch(made).items():
+        assert torch.equal(batch(again)[name], value)
+    assert batch(made)["entering"].dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(("dropped", "message"), [((1, 3), "one block"), ((6, 7), "nothing does")])
+def test_plans_without_a_seam_are_refused(tmp_path, dropped, message):
+    with pytest.raises(UserError, match=message):
+        course(tiny("llama"), tmp_path, Plan("given", 8, dropped, None, ""))
+
+
+def test_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "free")(free=100)
+    monkeypatch.setattr("layerprune.heal.stored.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"GiB of states.*heal\.sequences"):
+        course(tiny("llama"), tmp_path / "point")
+    assert not list((tmp_path / "point").iterdir())
