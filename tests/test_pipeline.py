@@ -10,6 +10,7 @@ from wandb_file import read_run
 
 from layerprune import pipeline
 from layerprune.config.schema import EvalConfig
+from layerprune.errors import PointFailed
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import load
@@ -161,3 +162,40 @@ def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
     draw(study)
     plain = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
     assert not {point.key for point in plain} & {point.key for point in points}
+
+
+def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_folder, tiny_tasks):
+    training = (
+        "heal=full", "heal.steps=4", "heal.batch_size=2", "heal.micro_batch_size=2",
+        "heal.sequence_length=32", "heal.warmup_steps=1", "heal.save_every=1",
+    )  # fmt: skip
+    exploding = (*training, "heal.learning_rate=1e30", "heal.max_grad_norm=1e30")
+    study = tmp_path / "outputs" / "tiny"
+    with pytest.raises(PointFailed, match="not a number at step"):
+        run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.25,0.5]", *exploding)
+    assert len(list(study.glob("points/*/failed.json"))) == 2
+    for path in study.glob("points/*/failed.json"):
+        said = json.loads(path.read_text())
+        assert said["status"] == "failed"
+        assert "learning rate" in said["error"]
+        assert "Traceback" in said["traceback"]
+        assert list(path.parent.glob("checkpoints/checkpoint-*")), "the last good one stays"
+    run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
+    report = draw(study)
+    assert len(report.failed) == 2
+    assert "not a number" in report.failed[0]
+
+
+def test_a_point_that_is_made_after_all_is_failed_no_more(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+):
+    def fail(*_):
+        raise PointFailed("for once")
+
+    with monkeypatch.context() as once:
+        once.setattr("layerprune.pipeline.evaluate", fail)
+        with pytest.raises(PointFailed, match="for once"):
+            run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
+    (failed,) = (tmp_path / "outputs" / "tiny").glob("points/*/failed.json")
+    run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
+    assert [path.name for path in failed.parent.iterdir()] == ["record.json"]

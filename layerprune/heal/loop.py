@@ -22,6 +22,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from layerprune import memory, processes
 from layerprune.config.schema import Dtype, HealConfig
@@ -139,8 +140,6 @@ def train(
         part.data = part.data.float()
     checkpoint = _last_checkpoint(folder)
     before = _history(checkpoint)
-    if _plateau(config, before):
-        said.max_steps = before[-1]["step"]  # it had stopped, and was killed before its record
     mixed = said.device.type, getattr(torch, dtype.value), said.bf16 or said.fp16
     watch = _Watch(config, heldout, mixed)
     trainer = _Trainer(
@@ -150,7 +149,10 @@ def train(
     memory.reset_peak(said.device)
     with bar(f"heal {config.recipe}", total=known(config.steps)) as advance:
         watch.advance = advance
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint is not None and _ended(config, before):
+            trainer.take_up(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
     for part, kind in zip(trained, kinds, strict=True):
         part.data = part.data.to(kind)
     course.objective.eval()
@@ -180,6 +182,14 @@ class _Trainer(Trainer):
                 {name: part.detach().contiguous() for name, part in _trained(self.model)},
                 folder / WEIGHTS,
             )
+
+    def take_up(self, checkpoint: str) -> None:
+        """Be what training ended with: it was stopped after that, and before its record.
+
+        Asked to go on from its last step, transformers' own loop would take one more.
+        """
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -215,7 +225,7 @@ def _split(config: HealConfig) -> tuple[int, int]:
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that is whole: the trainer's state is what is written last."""
     steps = {}
-    for path in folder.glob("checkpoint-*/trainer_state.json"):
+    for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}"):
         try:
             steps[json.loads(path.read_text())["global_step"]] = str(path.parent)
         except (ValueError, KeyError):
@@ -227,9 +237,14 @@ def _history(checkpoint: str | None) -> list[dict[str, Any]]:
     if checkpoint is None:
         return []
     history: list[dict[str, Any]] = json.loads(
-        (Path(checkpoint) / "trainer_state.json").read_text()
+        (Path(checkpoint) / TRAINER_STATE_NAME).read_text()
     )["log_history"]
     return history
+
+
+def _ended(config: HealConfig, history: Sequence[dict[str, Any]]) -> bool:
+    """Whether nothing is left to train."""
+    return history[-1]["step"] >= known(config.steps) or _plateau(config, history)
 
 
 def _seen(entry: dict[str, Any]) -> bool:

@@ -1,12 +1,15 @@
 """Text is dealt to parts that share nothing, the same way every time."""
 
+import json
+
 import pytest
 import torch
 from tiny import byte_tokenizer
 from tokenizers import processors
 
 from layerprune.config.schema import DataConfig
-from layerprune.data.sequences import cut
+from layerprune.data.hub import Stream
+from layerprune.data.sequences import cut, packed, stored_sequences
 from layerprune.data.text import deal, read
 from layerprune.errors import UserError
 
@@ -116,3 +119,99 @@ def test_fewer_sequences_are_taken_evenly():
 def test_text_shorter_than_a_sequence_is_refused():
     with pytest.raises(UserError, match=r"data\.sequence_length=5"):
         cut(["abcd"], byte_tokenizer(), length=5, most=1)
+
+
+def jsonl(path, texts, field="text"):
+    path.write_text("".join(json.dumps({field: text}) + "\n" for text in texts))
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """A data set with two splits that have documents in common."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    jsonl(folder / "train.jsonl", [f"document {number} {'x' * 20}" for number in range(300)])
+    jsonl(
+        folder / "validation.jsonl", [f"document {number} {'x' * 20}" for number in range(250, 500)]
+    )
+    return folder
+
+
+def streamed(folder, **settings):
+    return read(DataConfig(hub=str(folder), **settings))
+
+
+def test_streamed_parts_share_nothing_even_where_splits_do(data_set):
+    text = streamed(data_set)
+    parts = [set(part) for part in (text.calibration, text.healing, text.heldout)]
+    assert all(len(part) > 20 for part in parts)
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    assert all(int(each.split()[1]) < 300 for each in parts[1])
+    assert all(int(each.split()[1]) >= 250 for each in parts[0] | parts[2])
+
+
+def test_streams_are_read_as_far_as_needed(data_set, monkeypatch):
+    seen = []
+    monkeypatch.setattr("layerprune.data.hub._hundredth", lambda text: seen.append(text) or 50)
+    ids = packed(streamed(data_set).healing, byte_tokenizer(), length=8, most=3)
+    assert ids.shape == (3, 8)
+    assert len(seen) == 1
+    windows = cut(Stream("healing", lambda: iter(["abcdef", "ab", "ghijkl"] * 9)),
+                  byte_tokenizer(), length=4, most=2)  # fmt: skip
+    assert windows.shape == (2, 4)
+    assert byte_tokenizer().batch_decode(windows) == ["abcd", "ghij"]
+
+
+def test_a_data_sets_digest_follows_its_content(data_set):
+    before = streamed(data_set).digest
+    assert before == streamed(data_set).digest
+    assert before != streamed(data_set, healing_split="validation").digest
+    jsonl(data_set / "train.jsonl", ["another"])
+    assert before != streamed(data_set).digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"field": "body"}, r"data\.field=body: .* text"),
+        ({"healing_split": "nonsense"}, "nonsense"),
+    ],
+)
+def test_what_a_data_set_lacks_is_named(data_set, settings, message):
+    with pytest.raises(UserError, match=message):
+        list(streamed(data_set, **settings).healing)
+
+
+def test_a_data_set_that_is_nowhere_is_named():
+    with pytest.raises(UserError, match=r"data\.hub=nobody/nothing"):
+        streamed("nobody/nothing")
+
+
+def test_parquet(tmp_path):
+    from pyarrow import parquet, table
+
+    texts = [f"Document {number}" for number in range(9)]
+    parquet.write_table(table({"text": [*texts, None, " "]}), tmp_path / "a.parquet")
+    text = read(DataConfig(files=[str(tmp_path / "a.parquet")]))
+    assert sorted((*text.calibration, *text.healing, *text.heldout)) == texts
+    parquet.write_table(table({"body": texts}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet.*`text`"):
+        read(DataConfig(files=[str(tmp_path / "b.parquet")]))
+
+
+def test_packed_sequences_are_stored_whole_or_not_at_all(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return torch.arange(12, dtype=torch.int32).view(3, 4)
+
+    path = tmp_path / "tokens" / "a.npy"
+    first, second = stored_sequences(path, make), stored_sequences(path, make)
+    assert len(made) == 1
+    assert torch.equal(first, second)
+    path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(stored_sequences(path, make), first)
+    assert len(made) == 2

@@ -223,3 +223,32 @@ def test_feed_forward_projections_are_found_by_structure(family):
 def test_fused_experts_are_refused_by_name():
     with pytest.raises(UserError, match=r"mixtral.*heal\.targets"):
         feed_forward_names(tiny("mixtral"))
+
+
+def test_a_plateau_stops_and_stays_stopped(tiny_folder, tmp_path):
+    # With a rate of next to nothing the held-out loss stays where it is.
+    still = ("heal.stop_when=plateau", "heal.eval_every=1", "heal.learning_rate=1e-12")
+    healed = run(tiny_folder, tmp_path, "full", *still)
+    record = healed.record
+    assert record["stopped"] == "plateau"
+    assert record["steps"][-1]["step"] == 3  # measured at 0, then three times without a gain
+    assert record["tokens"] == 3 * 4 * 32
+    # Killed between its last step and its record, it does not begin again.
+    again = run(tiny_folder, tmp_path, "full", *still)
+    assert again.record["steps"] == record["steps"]
+    whole = run(tiny_folder, tmp_path / "other", "full", "heal.stop_when=plateau")
+    assert whole.record["stopped"] is None
+    assert whole.record["steps"][-1]["step"] == 6
+
+
+def test_bfloat16_weights_are_trained_in_float32(tiny_folder, tmp_path):
+    small = ("model.dtype=bfloat16", "heal.learning_rate=1e-5", "heal.eval_every=6")
+    healed = run(tiny_folder, tmp_path, "full", *small)
+    assert {part.dtype for part in healed.loaded.model.parameters()} == {torch.bfloat16}
+    checkpoint = tmp_path / "point" / "checkpoints" / "checkpoint-6" / "trained.safetensors"
+    saved = load_file(checkpoint)
+    assert {part.dtype for part in saved.values()} == {torch.float32}
+    before = weights(cut(tiny_folder, tmp_path))
+    name = "model.layers.0.mlp.up_proj.weight"
+    change = (saved[f"model.{name}"] - before[name].to(torch.bfloat16).float()).abs()
+    assert 0 < change.max() < 1e-4, "in bfloat16 such a step would be lost"
