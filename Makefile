@@ -27,6 +27,7 @@ $(READY): pyproject.toml Makefile
 
 demo: $(READY)  ## draw a real curve of the embedded model: no account, no download from a hub
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
+	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
 test: $(READY)  ## run every test
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest

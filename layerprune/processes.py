@@ -16,6 +16,11 @@ def first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def sharded() -> bool:
+    """Whether accelerate was told to spread a model's weights over the processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def local() -> int:
     """The number of the process on its machine, and of its GPU there."""
     return int(os.environ.get("LOCAL_RANK", "0"))

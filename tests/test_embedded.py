@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from composing import compose
 from lm_eval.models.huggingface import HFLM
 
+from layerprune.config.compose import compose
 from layerprune.config.schema import DataConfig, EvalConfig
 from layerprune.data.sequences import cut
 from layerprune.data.text import read

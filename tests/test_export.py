@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from composing import compose
 from safetensors import safe_open
 from tiny import byte_tokenizer, tiny
 
+from layerprune.config.compose import compose
 from layerprune.data.text import read
 from layerprune.errors import UserError
 from layerprune.export import export

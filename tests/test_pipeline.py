@@ -4,11 +4,11 @@ import csv
 import json
 
 import pytest
-from composing import compose
 from lm_eval.models.huggingface import HFLM
 from wandb_file import read_run
 
 from layerprune import pipeline
+from layerprune.config.compose import compose
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import PointFailed
 from layerprune.evaluate.harness import Questions
@@ -159,6 +159,11 @@ def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
     assert ("heal/*", "heal/step") in logged.metrics
     told = [row["heal/2/loss"] for row in logged.history if "heal/2/loss" in row]
     assert told == [step["loss"] for step in points[1].healing["steps"][1:]]
+    speeds = [row["heal/2/tokens_per_second"] for row in logged.history if "heal/2/loss" in row]
+    assert speeds == pytest.approx(
+        [2 * 32 / step["seconds"] for step in points[1].healing["steps"][1:]]
+    )
+    assert sum("heal/2/peak_memory_bytes" in row for row in logged.history) == 4
     draw(study)
     plain = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
     assert not {point.key for point in plain} & {point.key for point in points}

@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +25,14 @@ def register() -> None:
     """Make the schema and the resolvers of `conf/config.yaml` known to Hydra."""
     ConfigStore.instance().store(name="base_root", node=Config)
     OmegaConf.register_new_resolver("job_key", job_key, replace=True)
+
+
+def compose(*overrides: str) -> Config:
+    """The typed configuration that `python main.py OVERRIDES` would run, without running it."""
+    GlobalHydra.instance().clear()
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed(hydra_compose("config", overrides=list(overrides)))
 
 
 def conf_dir() -> Path:

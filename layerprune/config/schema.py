@@ -126,7 +126,7 @@ HEAL_KEYS: dict[str, tuple[str, ...]] = {
     "tail": (*TRAINING, "last_layers"),
     "linear": ("sequences", "sequence_length"),
     "distill": (*TRAINING, *LORA, "text_weight", "logits_weight", "seam_weight"),
-    "seam": (*TRAINING, "seam_layers", "sequences", "text_weight", "seam_weight"),
+    "seam": (*TRAINING, "seam_layers", "sequences", "text_weight", "text_share", "seam_weight"),
 }
 """The keys that each recipe reads."""
 
@@ -181,6 +181,8 @@ class HealConfig:
     states are kept on disk."""
     text_weight: float | None = None
     """Weight of the next token's cross-entropy in the loss."""
+    text_share: float | None = None
+    """Share of each batch's sequences on which that cross-entropy is taken."""
     logits_weight: float | None = None
     """Weight of the divergence from the whole model's distribution of the next token."""
     seam_weight: float | None = None
@@ -206,6 +208,8 @@ class HealConfig:
                 value > 0 or (value == 0 and key in MAY_BE_ZERO)
             ):
                 raise UserError(f"heal.{key}={value}: it must be greater than 0.")
+        if self.text_share is not None and self.text_share > 1:
+            raise UserError(f"heal.text_share={self.text_share}: it must be 1 at most.")
         if self.stop_when not in (None, *STOP_WHEN):
             raise UserError(
                 f"heal.stop_when={self.stop_when}: it is null or one of {', '.join(STOP_WHEN)}."

@@ -81,7 +81,15 @@ class Training:
 def arguments(
     config: HealConfig, folder: Path, seed: int, dtype: Dtype, on_cpu: bool
 ) -> TrainingArguments:
-    """What transformers' Trainer is told; in a run of several processes, this joins them."""
+    """What transformers' Trainer is told; in a run of several processes, this joins them.
+
+    Raises `UserError` for a batch that cannot be shared out, and where weights would be sharded.
+    """
+    if processes.sharded():
+        raise UserError(
+            "FSDP is not supported: start this with torchrun, or with accelerate launch without "
+            "--use_fsdp. Each process then holds the whole model, in 4 bits with heal=qlora."
+        )
     micro, accumulation = _split(config)
     return TrainingArguments(
         output_dir=str(folder),
@@ -91,7 +99,7 @@ def arguments(
         learning_rate=known(config.learning_rate),
         lr_scheduler_type="cosine",
         warmup_steps=known(config.warmup_steps),
-        optim=known(config.optimizer),
+        optim=_optimizer(known(config.optimizer), on_cpu),
         weight_decay=known(config.weight_decay),
         max_grad_norm=known(config.max_grad_norm),
         bf16=dtype is Dtype.bfloat16,
@@ -108,6 +116,7 @@ def arguments(
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,  # the examples hold what the objective takes, no more
+        ddp_find_unused_parameters=False,
         ddp_timeout=7 * 24 * 3600,  # the first process asks its questions while others wait
         dataloader_pin_memory=not on_cpu,
     )
@@ -173,9 +182,7 @@ class _Trainer(Trainer):
     """Transformers' own, but for checkpoints: they hold the weights that are trained, no others."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
+        if self.args.should_save:
             folder = Path(str(output_dir or self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             save_file(
@@ -194,9 +201,6 @@ class _Trainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         weights = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         for name, part in _trained(model or self.model):
             part.data.copy_(weights[name])
@@ -222,6 +226,11 @@ def _split(config: HealConfig) -> tuple[int, int]:
     return micro, batch // (micro * devices)
 
 
+def _optimizer(name: str, on_cpu: bool) -> str:
+    """`name`, or the same without paging where there is no GPU to page for."""
+    return "adamw_torch" if on_cpu and name == "paged_adamw_32bit" else name
+
+
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that is whole: the trainer's state is what is written last."""
     steps = {}
@@ -236,9 +245,9 @@ def _last_checkpoint(folder: Path) -> str | None:
 def _history(checkpoint: str | None) -> list[dict[str, Any]]:
     if checkpoint is None:
         return []
-    history: list[dict[str, Any]] = json.loads(
-        (Path(checkpoint) / TRAINER_STATE_NAME).read_text()
-    )["log_history"]
+    history: list[dict[str, Any]] = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text())[
+        "log_history"
+    ]
     return history
 
 

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from layerprune.config.schema import HealConfig
 from layerprune.errors import UserError
 from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import cross_entropy, relative_error
 from layerprune.heal.stored import stored_states
+from layerprune.model.segment import run_segment
 from layerprune.model.stack import decoder_stack
-from layerprune.model.surgery import drop_layers, dropped
+from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
-from layerprune.similarity.states import catching
 
 
 def seam(subject: Subject) -> Course:
@@ -39,9 +40,7 @@ def seam(subject: Subject) -> Course:
     model.requires_grad_(False)
     for layer in decoder_stack(model).layers[first : first + count]:
         layer.requires_grad_(True)
-    objective = Seam(
-        model, first, count, float(known(config.text_weight)), float(known(config.seam_weight))
-    )
+    objective = Seam(model, range(first, first + count), config)
     named = dict(zip(("entering", "target"), states, strict=False))
     return Course(objective, Examples(subject.ids_ST, **named))
 
@@ -52,51 +51,35 @@ class Seam(nn.Module):
     `heal.seam_weight` times the squared distance of the states after the trained layers from the
     whole model's, relative to the squared length of these (Gromov et al., arXiv 2403.17887, eq. 8,
     moved up by the trained layers); `heal.text_weight` times the cross-entropy of the next token,
-    for which all layers above have to run.
+    for which all layers above have to run: it is taken on the first `heal.text_share` of the
+    sequences of a batch, at least one.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, first: int, count: int, text_weight: float, seam_weight: float
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, trained: range, config: HealConfig) -> None:
         super().__init__()
         self.model = model
-        self._trained = range(first, first + count)
-        self._text, self._seam = text_weight, seam_weight
+        self._trained = trained
+        self._above = range(trained.stop, len(decoder_stack(model).layers))
+        self._text, self._share, self._seam = (
+            float(known(value))
+            for value in (config.text_weight, config.text_share, config.seam_weight)
+        )
 
     def forward(
         self, input_ids: Tensor, entering: Tensor, target: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The loss on token ids [B, T], the states at the seam and those aimed at [B, T, H]."""
-        num_slots = len(decoder_stack(self.model).layers)
-        run = range(self._trained.start, num_slots) if self._text else self._trained
-        left_out = [slot for slot in range(num_slots) if slot not in run]
-        with dropped(self.model, left_out):
-            hidden_BTH, after_BTH = self._run(entering)
+        after = run_segment(self.model, entering, self._trained)
         loss = entering.new_zeros((), dtype=torch.float32)
         if self._text:
-            loss = loss + self._text * cross_entropy(self.model, hidden_BTH, input_ids)
+            some = max(1, round(self._share * len(input_ids)))
+            normed_BTH = after.normed[:some]
+            if self._above:
+                normed_BTH = run_segment(self.model, after.state[:some], self._above).normed
+            loss = loss + self._text * cross_entropy(self.model, normed_BTH, input_ids[:some])
         if target is not None:
-            loss = loss + self._seam * relative_error(after_BTH, target)
+            loss = loss + self._seam * relative_error(after.state, target)
         return {"loss": loss / (self._text + self._seam)}
-
-    def _run(self, entering_BTH: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, T, H] after the final norm, and after the last trained layer."""
-        stack = decoder_stack(self.model)
-        states: list[Tensor] = []
-
-        def enter(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]):  # type: ignore[no-untyped-def]
-            if args:
-                return (entering_BTH, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": entering_BTH}
-
-        # Whatever a family does to embeddings before its first layer must not happen to states.
-        hook = stack.layers[0].register_forward_pre_hook(enter, with_kwargs=True)
-        try:
-            with catching(stack, states.append):
-                run = stack.decoder(inputs_embeds=entering_BTH, use_cache=False)
-        finally:
-            hook.remove()
-        return run.last_hidden_state, states[len(self._trained)]
 
 
 def _block(plan: Plan) -> tuple[int, int]:

@@ -63,15 +63,22 @@ def _log_curve(config: TrackerConfig, study: Path, points: Sequence[Point]) -> N
 
 def healing_rows(point: Point) -> list[dict[str, Any]]:
     """What was seen while a point was healed, against `heal/step`: `heal/NUM_DROPPED/loss`, ..."""
-    return [
-        {"heal/step": step["step"]}
-        | {
-            f"heal/{point.num_dropped}/{name}": step[name]
-            for name in ("loss", "learning_rate", "heldout")
+    if point.healing is None:
+        return []
+    steps = point.healing["steps"]
+    tokens = point.healing["tokens"] / max(1, steps[-1]["step"])
+    rows = []
+    for step in steps:
+        seen = {
+            name: step[name]
+            for name in ("loss", "learning_rate", "heldout", "peak_memory_bytes")
             if step[name] is not None
         }
-        for step in (point.healing or {"steps": []})["steps"]
-    ]
+        if step["seconds"]:
+            seen["tokens_per_second"] = tokens / step["seconds"]
+        named = {f"heal/{point.num_dropped}/{name}": value for name, value in seen.items()}
+        rows.append({"heal/step": step["step"], **named})
+    return rows
 
 
 def row(point: Point) -> dict[str, Any]:

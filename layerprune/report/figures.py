@@ -11,6 +11,8 @@ import vl_convert
 
 from layerprune.record.point import content_hash
 from layerprune.report import style
+from layerprune.report.cost import WIDTH as COST_WIDTH
+from layerprune.report.cost import cost_chart, cost_data
 from layerprune.report.curves import Curve, Task
 from layerprune.report.distances import SIDE, distance_chart, distance_data
 from layerprune.report.entry import ranges
@@ -97,6 +99,8 @@ def make_figures(
     )
     if trained(curves):
         figures.append(_training(curves))
+    if costs := cost_data(curves):
+        figures.append(_cost(curves, costs))
     figures += [_distances(model, profile) for model, profile in profiles]
     layers = dropped_data(curves)
     if layers:
@@ -143,6 +147,24 @@ def _training(curves: Sequence[Curve]) -> Figure:
         f"Losses in nats per token during healing by {recipes}. {_limited(_losses(curves))}.",
         training_chart(data, look, f"Loss during healing: {recipes}", [said, *lines], 3),
         panel=TRAINING_PANEL + GAP if panels > 1 else 0,
+    )
+
+
+def _cost(curves: Sequence[Curve], data: list[Datum]) -> Figure:
+    title = "Cost of a training step"
+    said = "median over steps; memory: the most that the process, or its GPU, held meanwhile"
+    spoken = [
+        f"{datum['panel']}, {datum['curve']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.3g}"
+        for datum in data
+    ]
+    return _figure(
+        "cost",
+        title,
+        f"Time and memory of healing against the fraction of layers dropped; {said}.",
+        f"{title}; {said}. {_limited(spoken)}.",
+        cost_chart(data, look_of(curves), f"{title} as layers are dropped", [said]),
+        panel=COST_WIDTH + GAP,
     )
 
 

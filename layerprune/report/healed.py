@@ -112,6 +112,7 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Heal
             "tokens",
             "tokens\n/ s",
             "seconds",
+            "memory\nGiB",
             "trained",
             "held-out loss\nbefore → after",
             *(f"{task.name} %\nbefore → after" for task in asked),
@@ -146,6 +147,7 @@ def _costs(healing: Healing) -> list[str]:
         short(healing.tokens),
         speed,
         f"{healing.seconds:,.0f}" if healing.seconds >= 100 else f"{healing.seconds:,.1f}",
+        "" if healing.peak_memory_bytes is None else f"{healing.peak_memory_bytes / 2**30:.2f}",
         short(healing.trainable_parameters),
     ]
 
@@ -184,8 +186,8 @@ def _note(points: Sequence[tuple[str, Entry, Healing]], asked: Sequence[Task], a
     """What the columns are; `alone` where a healed point has none to compare with."""
     sizes = sorted({entry.loss.num_sequences for _, entry, _ in points})
     said = [
-        "tokens: of healing text. seconds: of healing alone, without measuring. trained: "
-        "parameters. held-out loss: "
+        "tokens: of healing text. seconds: of healing alone, without measuring. memory: the most "
+        "that was held meanwhile. trained: parameters. held-out loss: "
         f"nats per token on {' or '.join(map(str, sizes))} sequences.",
     ]
     if asked:

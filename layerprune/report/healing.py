@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from layerprune.report.checks import count, number, text
@@ -16,6 +17,8 @@ class Step:
     """On the step's own text, in nats; None where nothing was trained."""
     heldout: float | None
     """On held-out text, in nats; None where it was not measured."""
+    seconds: float | None
+    """Of the step itself; None where nothing was trained."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Healing:
     tokens: int
     seconds: float
     trainable_parameters: int
+    peak_memory_bytes: int | None
+    """The most that the process, or its GPU, held meanwhile; None where nothing was done."""
     before: float
     """The loss on held-out text, in nats: of the model as it was cut."""
     after: float
@@ -39,6 +44,14 @@ class Healing:
         return tuple(step for step in self.steps if step.loss is not None)
 
     @property
+    def seconds_per_token(self) -> float | None:
+        """Median over steps, since single ones may have been disturbed; None without steps."""
+        seconds = [each.seconds for each in self.trained if each.seconds is not None]
+        if not seconds or not self.tokens:
+            return None
+        return median(seconds) * self.steps[-1].step / self.tokens
+
+    @property
     def measured(self) -> tuple[tuple[int, float], ...]:
         """The steps at which the held-out loss was taken, and the losses."""
         return tuple((each.step, each.heldout) for each in self.steps if each.heldout is not None)
@@ -49,16 +62,18 @@ def read_healing(content: Any) -> Healing | None:
     if content is None:
         return None
     steps = tuple(
-        Step(count(step["step"]), _maybe(step["loss"]), _maybe(step["heldout"]))
+        Step(count(step["step"]), *(_maybe(step[name]) for name in ("loss", "heldout", "seconds")))
         for step in content["steps"]
     )
     if any(first.step >= second.step for first, second in pairwise(steps)):
         raise ValueError("its steps of healing do not rise")
+    peak = content["peak_memory_bytes"]
     return Healing(
         recipe=text(content["recipe"]),
         tokens=count(content["tokens"]),
         seconds=number(content["seconds"]),
         trainable_parameters=count(content["trainable_parameters"]),
+        peak_memory_bytes=None if peak is None else count(peak),
         before=number(content["heldout_before"]),
         after=number(content["heldout_after"]),
         steps=steps,

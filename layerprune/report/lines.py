@@ -83,7 +83,7 @@ def subjects_chart(
     data: list[Datum], look: Look, task: Task, subtitle: list[str], columns: int
 ) -> Chart:
     """Accuracy on each task of a group, in small panels with the same scales."""
-    layers = _layers(look, _percent_axis(data, ticks=4), _fractions(data, 3), small=True)
+    layers = _layers(look, _percent_axis(data, ticks=4), fractions_axis(data, 3), small=True)
     panel = alt.layer(*layers).properties(width=PANEL, height=140)
     title = f"Accuracy on each subject of {task.name}"
     return faceted(panel, data, columns, PANEL).properties(
@@ -145,7 +145,7 @@ def rule_of(look: Look, y: alt.Y, kind: Literal["chance", "dense"], small: bool)
 
 
 def _single(data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]) -> Chart:
-    layers = _layers(look, axis, _fractions(data, 8), small=False)
+    layers = _layers(look, axis, fractions_axis(data, 8), small=False)
     return alt.layer(*layers, data=alt.Data(values=data)).properties(
         width=style.WIDTH, height=style.HEIGHT, title=alt.TitleParams(text=title, subtitle=subtitle)
     )
@@ -233,7 +233,8 @@ def _legend(title: str | None, names: Sequence[str]) -> alt.Legend:
     )
 
 
-def _fractions(data: list[Datum], ticks: int) -> alt.X:
+def fractions_axis(data: list[Datum], ticks: int) -> alt.X:
+    """The fraction of layers dropped, as far as the data go."""
     most = most_dropped(data)
     return alt.X(
         "fraction:Q",

@@ -1,12 +1,11 @@
 """Every choice composes; what is wrong is said in one line that names the key."""
 
 import pytest
-from composing import compose
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from layerprune.config.compose import conf_dir, explain
+from layerprune.config.compose import compose, conf_dir, explain
 from layerprune.config.schema import DEFAULT_FRACTIONS, Config
 from layerprune.errors import UserError
 

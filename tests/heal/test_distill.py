@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from composing import compose
 from tiny import tiny
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from layerprune.config.compose import compose
 from layerprune.errors import UserError
 from layerprune.heal.course import Subject
 from layerprune.heal.distill import distill, seams

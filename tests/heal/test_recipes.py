@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from composing import compose
 from families import TINY
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny
 
+from layerprune.config.compose import compose
 from layerprune.config.schema import Config, DataConfig
 from layerprune.data.sequences import packed
 from layerprune.data.text import read
 from layerprune.errors import UserError
 from layerprune.evaluate.loss import heldout_loss
+from layerprune.heal.loop import arguments
 from layerprune.heal.projections import feed_forward_names
 from layerprune.heal.recipes import TRAINED, heal
 from layerprune.model.load import load
@@ -206,6 +207,21 @@ def test_micro_batches_change_rounding_alone(tiny_folder, tmp_path):
 def test_a_loss_that_explodes_stops_with_step_and_rate(tiny_folder, tmp_path):
     with pytest.raises(UserError, match=r"not a number at step \d+, learning rate"):
         run(tiny_folder, tmp_path, "full", "heal.learning_rate=1e30", "heal.max_grad_norm=1e30")
+
+
+def test_the_paged_optimiser_is_for_gpus(tiny_folder, tmp_path):
+    config = configure(tiny_folder, "qlora")
+    on_gpu, on_cpu = (
+        arguments(config.heal, tmp_path, 0, config.model.dtype, on_cpu=here).optim
+        for here in (False, True)
+    )
+    assert (on_gpu, on_cpu) == ("paged_adamw_32bit", "adamw_torch")
+
+
+def test_sharded_weights_are_refused(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="FSDP is not supported"):
+        run(tiny_folder, tmp_path, "lora")
 
 
 def test_batches_that_do_not_divide_are_refused(tiny_folder, tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from composing import compose
 from families import TINY
 from tiny import tiny
 
+from layerprune.config.compose import compose
 from layerprune.errors import UserError
 from layerprune.heal.course import Subject
 from layerprune.heal.seam import seam
@@ -50,11 +50,15 @@ def test_equals_the_whole_cut_model(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "cohere2"])
-def test_text_loss_runs_every_layer_above(family, tmp_path):
-    made = course(tiny(family), tmp_path, seam_layers=1, text_weight=1, seam_weight=0)
+@pytest.mark.parametrize(("layers", "share", "rows"), [(1, 1, 5), (1, 0.4, 2), (3, 0.1, 1)])
+def test_text_loss_runs_every_layer_above(family, layers, share, rows, tmp_path):
+    made = course(
+        tiny(family), tmp_path, seam_layers=layers, text_weight=1, text_share=share, seam_weight=0
+    )
     assert set(batch(made)) == {"input_ids", "entering"}
     plain = drop_layers(tiny(family), PLAN.dropped)
-    own = plain(input_ids=IDS_ST, labels=IDS_ST, use_cache=False).loss
+    ids = IDS_ST[:rows]
+    own = plain(input_ids=ids, labels=ids, use_cache=False).loss
     torch.testing.assert_close(made.objective(**batch(made))["loss"], own, atol=1e-5, rtol=1e-5)
 
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
-from composing import compose
 from safetensors.torch import load_file, save_file
 
+from layerprune.config.compose import compose
 from layerprune.config.schema import Dtype, ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint

@@ -1,8 +1,10 @@
 import json
+from statistics import median
 
 import pytest
 
 from layerprune.report import draw, show
+from layerprune.report.cost import MEMORY, TIME, cost_data
 from layerprune.report.curves import make_curves, make_tasks
 from layerprune.report.entry import read_entry
 from layerprune.report.figures import make_figures
@@ -85,6 +87,33 @@ def test_the_figure_says_its_numbers(healed):
     assert "</svg>" in figure.svg()
 
 
+def test_the_cost_of_a_step_is_a_curve(healed):
+    curves = curves_of(healed)
+    data = cost_data(curves)
+    assert {datum["curve"] for datum in data} == {"block · full", "block · lora"}
+    for point in healed.made:
+        if point.healing is None or point.healing["recipe"] == "linear":
+            continue
+        mine = {
+            datum["panel"]: datum["value"]
+            for datum in data
+            if datum["curve"].endswith(point.healing["recipe"])
+            and datum["layers_dropped"] == point.num_dropped
+        }
+        seconds = [step["seconds"] for step in point.healing["steps"][1:]]
+        tokens = point.healing["tokens"] / len(seconds)
+        assert mine[TIME] == pytest.approx(1000 * median(seconds) / tokens)
+        assert mine[MEMORY] == pytest.approx(point.healing["peak_memory_bytes"] / 2**30)
+    (figure,) = (each for each in make_figures(curves, [], []) if each.name == "cost")
+    assert "full, 4 layers dropped" in figure.alt
+    assert "</svg>" in figure.svg()
+
+
+def test_a_single_fraction_is_no_curve_of_cost(maker):
+    maker.point([3], heal="lora", write=False)
+    assert cost_data(curves_of(maker)) == []
+
+
 def test_a_recipe_has_its_colour_in_every_figure(healed):
     curves = curves_of(healed)
     hues = look_of(curves).hues
@@ -114,6 +143,7 @@ def test_the_table_holds_cost_and_effect(healed):
             short(healing["tokens"]),
             f"{healing['tokens'] / healing['seconds']:,.0f}",
             f"{healing['seconds']:.1f}",
+            f"{healing['peak_memory_bytes'] / 2**30:.2f}",
             short(healing["trainable_parameters"]),
             f"{healing['heldout_before']:.3f} → {healing['heldout_after']:.3f}",
             f"{100 * then['value']:.1f} ± {100 * then['stderr']:.1f} → "

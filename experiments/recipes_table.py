@@ -1,0 +1,78 @@
+"""Prints the table of `experiments/healing.md`: recipes by layers dropped, means over seeds.
+
+    python experiments/recipes_table.py outputs/recipes [--task facts]
+
+Accuracy and loss are means over seeds. The interval is what the seeds span, where there are
+several; the questions' own standard error stands below the table. Seconds are those of training
+alone, as medians over steps, plus what a recipe computes before its first step.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerprune.record.point import Point
+from layerprune.record.store import Store
+
+ORDER = ("none", "linear", "seam", "tail", "lora", "qlora", "full", "distill")
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--task", default="facts")
+    options = parser.parse_args()
+    groups: dict[tuple[int, str], list[Point]] = defaultdict(list)
+    for path, point, why in Store(options.study).points():
+        if point is None:
+            raise SystemExit(f"{path}: {why}")
+        groups[point.num_dropped, point.identity["heal"]["recipe"]].append(point)
+    print("| n | recipe | tokens | s | GiB | trained | held-out loss | accuracy % | seeds |")
+    print("|--:|:--|--:|--:|--:|--:|--:|--:|--:|")
+    for count, recipe in sorted(groups, key=lambda key: (key[0], ORDER.index(key[1]))):
+        print(_row(count, recipe, groups[count, recipe], options.task))
+    errors = [_measure(point, options.task)["stderr"] for some in groups.values() for point in some]
+    print(f"\nStandard error of an accuracy: {100 * min(errors):.1f} to {100 * max(errors):.1f}.")
+
+
+def _row(count: int, recipe: str, points: Sequence[Point], task: str) -> str:
+    accuracy = [100 * _measure(point, task)["value"] for point in points]
+    loss = [point.loss["nats"] for point in points]
+    cells = [str(count), recipe, "", "", "", ""]
+    healings = [point.healing for point in points if point.healing is not None]
+    if healings:
+        cells[2:] = [
+            f"{healings[0]['tokens'] / 1000:.1f}k",
+            f"{statistics.mean(map(_seconds, healings)):.0f}",
+            f"{statistics.mean(each['peak_memory_bytes'] for each in healings) / 2**30:.2f}",
+            f"{healings[0]['trainable_parameters'] / 1e6:.2f}M",
+        ]
+    cells += [_spread(loss, 3), _spread(accuracy, 1), str(len(points))]
+    return f"| {' | '.join(cells)} |"
+
+
+def _seconds(healing: dict) -> float:
+    steps = [step["seconds"] for step in healing["steps"] if step["seconds"]]
+    if not steps:
+        return healing["seconds"]
+    return statistics.median(steps) * len(steps) + healing["prepare_seconds"]
+
+
+def _measure(point: Point, task: str) -> dict:
+    (score,) = (score for score in point.scores if score["task"] == task)
+    return score["measures"]["acc"]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and the least and the greatest where they differ."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if max(values) - min(values) < 10**-digits:
+        return mean
+    return f"{mean} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
