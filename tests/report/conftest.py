@@ -31,9 +31,7 @@ def make_profile(
     return Profile(key, {"metric": metric, "sequences": 4}, 4, distances)
 
 
-def make_healing(
-    recipe: str, before: float, num_steps: int, share: float = 1.0
-) -> dict[str, Any]:
+def make_healing(recipe: str, before: float, num_steps: int, share: float = 1.0) -> dict[str, Any]:
     """A healing that takes the held-out loss towards 3, faster by some recipes than by others.
 
     Its steps take 2.5 seconds for a whole model, and less for one of which a `share` stayed.

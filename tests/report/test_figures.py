@@ -85,6 +85,7 @@ def test_every_kind_of_study_can_be_drawn(maker):
         "subjects-facts",
         "loss",
         "healing",
+        "cost",
         "distances-abcabcabcabc",
         "layers",
     ]
