@@ -38,13 +38,14 @@ class Healed:
 def make_healed(
     curves: Sequence[Curve], tasks: Sequence[Task], width: int | None = None
 ) -> Healed | None:
-    """The table; None if no point was healed. Without standard errors if it is wider than `width`.
+    """The table; None if no point was healed.
 
     Before and after are the same layers dropped from the same model, asked the same questions.
+    Where the table is wider than `width`, tokens per second and standard errors are left out.
     """
-    table = _table(curves, tasks, errors=True)
+    table = _table(curves, tasks, wide=True)
     if table is not None and width is not None and table.width > width:
-        return _table(curves, tasks, errors=False)
+        return _table(curves, tasks, wide=False)
     return table
 
 
@@ -68,7 +69,7 @@ def show_healed(console: Console, healed: Healed) -> None:
     console.print(Text(f"{healed.note}\n", style="dim"))
 
 
-def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Healed | None:
+def _table(curves: Sequence[Curve], tasks: Sequence[Task], wide: bool) -> Healed | None:
     points = [
         (curve, entry, entry.healing)
         for curve in curves
@@ -93,10 +94,10 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Heal
         (
             names[entry.curve_key],
             str(entry.num_dropped),
-            *_costs(healing),
+            *_costs(healing, wide),
             f"{healing.before:.3f}{ARROW}{healing.after:.3f}",
             *(
-                _change(before.get((entry.ground, entry.dropped)), entry, task, errors)
+                _change(before.get((entry.ground, entry.dropped)), entry, task, wide)
                 for task in asked
             ),
         )
@@ -110,7 +111,7 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], errors: bool) -> Heal
             "recipe" if recipes else "curve",
             "n",
             "tokens",
-            "tokens\n/ s",
+            *(["tokens\n/ s"] if wide else []),
             "seconds",
             "memory\nGiB",
             "trained",
@@ -141,11 +142,11 @@ def _names(curves: dict[str, Curve]) -> dict[str, str]:
     }
 
 
-def _costs(healing: Healing) -> list[str]:
+def _costs(healing: Healing, wide: bool) -> list[str]:
     speed = f"{healing.tokens / healing.seconds:,.0f}" if healing.seconds else ""
     return [
         short(healing.tokens),
-        speed,
+        *([speed] if wide else []),
         f"{healing.seconds:,.0f}" if healing.seconds >= 100 else f"{healing.seconds:,.1f}",
         "" if healing.peak_memory_bytes is None else f"{healing.peak_memory_bytes / 2**30:.2f}",
         short(healing.trainable_parameters),
