@@ -19,7 +19,7 @@ from layerprune.errors import UserError
 from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import cross_entropy, relative_error
 from layerprune.heal.stored import stored_states
-from layerprune.model.segment import run_segment
+from layerprune.model.segment import segment
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
@@ -69,13 +69,15 @@ class Seam(nn.Module):
         self, input_ids: Tensor, entering: Tensor, target: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The loss on token ids [B, T], the states at the seam and those aimed at [B, T, H]."""
-        after = run_segment(self.model, entering, self._trained)
+        with segment(self.model, self._trained) as run:
+            after = run(state=entering)
         loss = entering.new_zeros((), dtype=torch.float32)
         if self._text:
             some = max(1, round(self._share * len(input_ids)))
             normed_BTH = after.normed[:some]
             if self._above:
-                normed_BTH = run_segment(self.model, after.state[:some], self._above).normed
+                with segment(self.model, self._above) as run:
+                    normed_BTH = run(state=after.state[:some]).normed
             loss = loss + self._text * cross_entropy(self.model, normed_BTH, input_ids[:some])
         if target is not None:
             loss = loss + self._seam * relative_error(after.state, target)

@@ -3,17 +3,18 @@
 Letters: B batch, T time, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 
 
-class Segment(NamedTuple):
+class Output(NamedTuple):
     """What came out of some layers."""
 
     state: Tensor
@@ -22,23 +23,46 @@ class Segment(NamedTuple):
     """[B, T, H]: the same after the final norm, as the head reads it."""
 
 
-def run_segment(model: PreTrainedModel, state_BTH: Tensor, slots: Sequence[int]) -> Segment:
-    """Run the layers at `slots`, in order and no others, on states [B, T, H].
+Run = Callable[..., Output]
+"""Takes `ids` [B, T] or a `state` [B, T, H], and the `cache` of what came before, if any."""
 
-    The decoder's own `forward` runs, so that masks and positions are the family's; what it does to
-    embeddings before its first layer is left out. Gradients flow.
+
+@contextmanager
+def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
+    """A function that runs the layers at `slots`, one at least, in order and no others.
+
+    The decoder's own `forward` runs, so that masks and positions are the family's; where it is
+    given a state, what it does to embeddings before its first layer is left out. Gradients flow.
+    A cache holds keys and values of these layers alone, and is added to. Inside the block the model
+    has no other layers.
     """
     stack = decoder_stack(model)
     others = [slot for slot in range(len(stack.layers)) if slot not in slots]
+    given: list[Tensor] = []
     after: list[Tensor] = []
 
     def enter(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]):  # type: ignore[no-untyped-def]
+        if not given:
+            return None
         if args:
-            return (state_BTH, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": state_BTH}
+            return (given[0], *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": given[0]}
 
     def leave(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         after.append(output if isinstance(output, Tensor) else output[0])
+
+    def run(
+        ids: Tensor | None = None, state: Tensor | None = None, cache: DynamicCache | None = None
+    ) -> Output:
+        given[:] = [] if state is None else [state]
+        out = stack.decoder(
+            input_ids=ids,
+            inputs_embeds=state,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        given.clear()
+        return Output(after.pop(), out.last_hidden_state)
 
     with dropped(model, others):
         hooks = [
@@ -46,8 +70,7 @@ def run_segment(model: PreTrainedModel, state_BTH: Tensor, slots: Sequence[int])
             stack.layers[-1].register_forward_hook(leave),
         ]
         try:
-            run = stack.decoder(inputs_embeds=state_BTH, use_cache=False)
+            yield run
         finally:
             for hook in hooks:
                 hook.remove()
-    return Segment(after[0], run.last_hidden_state)

@@ -10,7 +10,8 @@ from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
 from layerprune.evaluate.loss import heldout_loss
-from layerprune.evaluate.scorer import Scorer, _keeps_whole_cache
+from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.shared import keeps_whole_cache
 from layerprune.model.surgery import drop_layers
 
 PAIRS = [
@@ -61,8 +62,8 @@ def test_greedy_answers_are_recognised():
 
 
 def test_sliding_windows_take_lm_evals_own_way():
-    assert _keeps_whole_cache(tiny("llama"))
-    assert not _keeps_whole_cache(tiny("gemma2"))
+    assert keeps_whole_cache(tiny("llama"))
+    assert not keeps_whole_cache(tiny("gemma2"))
 
 
 def test_a_context_runs_once_for_all_its_options():

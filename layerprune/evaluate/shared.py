@@ -1,0 +1,291 @@
+"""Many cut models asked in one pass: whatever they share runs once.
+
+Cut models of one model run the same layers up to their cuts, with the same weights on the same
+text. Their paths through the layers form a tree (`tree.grow`); each branch runs once, for all
+questions, and what it puts out goes on into the branches above it. Within a branch, the tokens that
+a group of questions begins with run once, and a question's options go on from its cached keys and
+values. The head is applied at scored positions only.
+
+Letters: B batch, T time, H hidden size, V vocabulary, R rows (options that go on after their first
+token), N positions, K options of all contexts of a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from layerprune.evaluate.contexts import Context, Group, Ids, Option
+from layerprune.evaluate.tree import Branch, Path, grow
+from layerprune.model.segment import Run, segment
+from layerprune.model.stack import Head
+from layerprune.progress import Advance
+
+POSITIONS_AT_ONCE = 2048
+"""Logits are made for so many positions at a time: never for [B, T, V] as a whole."""
+
+Answer = tuple[float, bool]
+"""(log-likelihood, whether every token of the continuation was the likeliest)."""
+
+States = tuple[Tensor, ...]
+"""What a batch holds between two branches; () before the first."""
+
+
+class Batch(Protocol):
+    """Some of the work of a pass, small enough to be done at once."""
+
+    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
+        """Run a branch's layers; returns states, and the same after the final norm."""
+
+    def end(self, head: Head, path: int, normed: States) -> None:
+        """Take what a path that is complete has to say."""
+
+
+def walk(
+    model: PreTrainedModel,
+    paths: Sequence[Path],
+    work: Sequence[tuple[tuple[int, ...], Sequence[Batch]]],
+    advance: Advance = lambda steps, said="": None,
+) -> None:
+    """Do all work for all paths; `work` is batches, each with the tokens that come before them.
+
+    `advance` is told of each layer that has run over each batch: `num_steps` of them in all.
+    """
+    head = Head(model)
+    for prefix, batches in work:
+        start = torch.tensor([prefix], device=model.device) if prefix else None
+        stack: list[tuple[Branch, Tensor | None, list[States]]] = [
+            (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
+        ]
+        while stack:
+            branch, before, states = stack.pop()
+            with segment(model, branch.layers) as run:
+                cache, after = _prefix(run, before)
+                # In place: the states that went in are needed no more, unless a branch waits.
+                states = list(states)
+                for at, batch in enumerate(batches):
+                    states[at], normed = batch.run(run, cache, states[at])
+                    for path in branch.ends:
+                        batch.end(head, path, normed)
+                    advance(len(branch.layers))
+            # The last one first: it is the longest, and needs the states last.
+            stack += [(each, after, states) for each in reversed(branch.branches)]
+
+
+def num_steps(paths: Sequence[Path], work: Sequence[tuple[Any, Sequence[Batch]]]) -> int:
+    """What `advance` adds up to over a walk."""
+    runs = sum(branch.layer_runs for branch in grow(paths))
+    return runs * sum(len(batches) for _, batches in work)
+
+
+def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
+    """Keys and values of a group's beginning in these layers, and the state it leaves them in."""
+    if before is None:
+        return None, None
+    cache = DynamicCache()
+    given = {"state": before} if before.is_floating_point() else {"ids": before}
+    return cache, run(**given, cache=cache).state
+
+
+def _continued(before: DynamicCache | None, rows: int) -> DynamicCache:
+    """A cache of its own for so many rows, each of which goes on from what came before."""
+    cache = DynamicCache()
+    if before is not None:
+        for at, layer in enumerate(before.layers):
+            assert isinstance(layer, DynamicLayer)
+            assert layer.keys is not None
+            assert layer.values is not None
+            cache.update(
+                layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), at
+            )
+    return cache
+
+
+class Questions:
+    """Contexts with their options, for log-likelihoods.
+
+    Contexts of one length need no padding, so that their caches can be continued as they are.
+    """
+
+    def __init__(
+        self, contexts: Sequence[Context], device: torch.device, found: list[dict[int, Answer]]
+    ) -> None:
+        """Answers go into `found`: by path, and then by request."""
+        self._found = found
+        length = max(len(context.ids) for context in contexts)
+        self._ids_BT = torch.tensor(
+            [[*each.ids, *[0] * (length - len(each.ids))] for each in contexts], device=device
+        )
+        self._last_B = torch.tensor([len(each.ids) - 1 for each in contexts], device=device)
+        options = [
+            (row, option) for row, context in enumerate(contexts) for option in context.options
+        ]
+        self._requests = [option.request for _, option in options]
+        self._row_K = torch.tensor([row for row, _ in options], device=device)
+        self._first_K = torch.tensor([option.ids[0] for _, option in options], device=device)
+        # One row for each option that goes on after its first token.
+        longer = [
+            (at, row, option.ids) for at, (row, option) in enumerate(options) if len(option.ids) > 1
+        ]
+        self._longer = bool(longer)
+        assert not longer or bool((self._last_B == length - 1).all()), "caches cannot have gaps"
+        widest = max((len(ids) - 1 for _, _, ids in longer), default=0)
+        self._row_R = torch.tensor([row for _, row, _ in longer], device=device)
+        # Padded on the right: no token attends to what stands after it.
+        self._fed_RT = torch.tensor(
+            [[*ids[:-1], *[0] * (widest - len(ids) + 1)] for _, _, ids in longer], device=device
+        )
+        positions = [
+            (row, at, option, token)
+            for row, (option, _, ids) in enumerate(longer)
+            for at, token in enumerate(ids[1:])
+        ]
+        self._where_N, self._when_N, self._option_N, self._token_N = (
+            (torch.tensor(column, device=device) for column in zip(*positions, strict=True))
+            if positions
+            else (torch.empty(0, dtype=torch.long, device=device),) * 4
+        )
+
+    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
+        """Contexts first; their options go on from the cache."""
+        cache = None
+        if before is not None or self._longer:
+            cache = _continued(before, len(self._ids_BT))
+        context = (
+            run(state=states[0], cache=cache) if states else run(ids=self._ids_BT, cache=cache)
+        )
+        if not self._longer:
+            return (context.state,), (context.normed,)
+        assert cache is not None
+        cache.batch_select_indices(self._row_R)
+        option = run(state=states[1], cache=cache) if states else run(ids=self._fed_RT, cache=cache)
+        return (context.state, option.state), (context.normed, option.normed)
+
+    def end(self, head: Head, path: int, normed: States) -> None:
+        """Log-likelihoods from the states that predict a token of an option."""
+        rows_B = torch.arange(len(self._last_B), device=self._last_B.device)
+        first_BV = torch.log_softmax(head(normed[0][rows_B, self._last_B]), dim=-1)
+        total_K = first_BV[self._row_K, self._first_K]
+        wrong_K = (first_BV.argmax(dim=-1)[self._row_K] != self._first_K).to(total_K.dtype)
+        if self._longer:
+            scored_N2 = _scored(head, normed[1][self._where_N, self._when_N], self._token_N)
+            total_K.index_add_(0, self._option_N, scored_N2[:, 0])
+            wrong_K.index_add_(0, self._option_N, scored_N2[:, 1])
+        self._found[path].update(
+            (request, (value, wrong == 0))
+            for request, value, wrong in zip(
+                self._requests, total_K.tolist(), wrong_K.tolist(), strict=True
+            )
+        )
+
+
+class Rows:
+    """Contexts with one option each, as whole sequences: for models whose caches forget."""
+
+    def __init__(
+        self, requests: Sequence[tuple[Ids, Option]], device: torch.device,
+        found: list[dict[int, Answer]],
+    ) -> None:  # fmt: skip
+        """Answers go into `found`: by path, and then by request."""
+        self._found = found
+        self._requests = [option.request for _, option in requests]
+        rows = [(*ids, *option.ids[:-1]) for ids, option in requests]
+        length = max(map(len, rows))
+        # Padded on the right: no token attends to what stands after it.
+        self._ids_BT = torch.tensor(
+            [[*row, *[0] * (length - len(row))] for row in rows], device=device
+        )
+        self._lengths = [len(option.ids) for _, option in requests]
+        self._where_N, self._when_N, self._token_N = (
+            torch.tensor(column, device=device)
+            for column in zip(
+                *(
+                    (row, len(ids) - 1 + at, token)
+                    for row, (ids, option) in enumerate(requests)
+                    for at, token in enumerate(option.ids)
+                ),
+                strict=True,
+            )
+        )
+
+    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
+        """Sequences stand for themselves: nothing comes before them."""
+        assert before is None
+        out = run(state=states[0]) if states else run(ids=self._ids_BT)
+        return (out.state,), (out.normed,)
+
+    def end(self, head: Head, path: int, normed: States) -> None:
+        """Log-likelihoods from the states that predict a token of an option."""
+        scored_N2 = _scored(head, normed[0][self._where_N, self._when_N], self._token_N)
+        for request, part in zip(self._requests, scored_N2.split(self._lengths), strict=True):
+            self._found[path][request] = float(part[:, 0].sum()), not bool(part[:, 1].any())
+
+
+class Heldout:
+    """Sequences [B, T] of text, every token of which after the first is predicted."""
+
+    def __init__(self, ids_BT: Tensor, found: list[list[float]]) -> None:
+        """Each sequence's mean cross-entropy, in nats, goes into `found`, by path."""
+        self._ids_BT = ids_BT
+        self._found = found
+
+    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
+        """Sequences stand for themselves: nothing comes before them."""
+        assert before is None
+        out = run(state=states[0]) if states else run(ids=self._ids_BT)
+        return (out.state,), (out.normed,)
+
+    def end(self, head: Head, path: int, normed: States) -> None:
+        """The loss of a path."""
+        target_BT = self._ids_BT[:, 1:]
+        nats_N = torch.cat(
+            [
+                torch.nn.functional.cross_entropy(head(hidden).float(), target, reduction="none")
+                for hidden, target in zip(
+                    normed[0][:, :-1].flatten(0, 1).split(POSITIONS_AT_ONCE),
+                    target_BT.flatten().split(POSITIONS_AT_ONCE),
+                    strict=True,
+                )
+            ]
+        )
+        self._found[path] += nats_N.double().view(target_BT.shape).mean(dim=1).tolist()
+
+
+def _scored(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
+    """For each position its token's log-probability, and 1 if another one is likelier: [N, 2]."""
+    parts = []
+    for hidden, token in zip(
+        hidden_NH.split(POSITIONS_AT_ONCE), token_N.split(POSITIONS_AT_ONCE), strict=True
+    ):
+        logprob_NV = torch.log_softmax(head(hidden), dim=-1)
+        wrong_N = (logprob_NV.argmax(dim=-1) != token).to(logprob_NV.dtype)
+        parts.append(torch.stack([logprob_NV.gather(1, token[:, None])[:, 0], wrong_N], dim=1))
+    return torch.cat(parts)
+
+
+def batched(group: Group, size: int) -> Iterator[list[Context]]:
+    """Contexts that go through together: of one length, unless all options are one token long."""
+    ordered = sorted(group.contexts, key=lambda context: len(context.ids), reverse=True)
+    if all(len(option.ids) == 1 for context in ordered for option in context.options):
+        # Padding on the right costs a little, batches of one cost more.
+        for at in range(0, len(ordered), size):
+            yield ordered[at : at + size]
+        return
+    by_length: dict[int, list[Context]] = {}
+    for context in ordered:
+        by_length.setdefault(len(context.ids), []).append(context)
+    for same in by_length.values():
+        for at in range(0, len(same), size):
+            yield same[at : at + size]
+
+
+def keeps_whole_cache(model: PreTrainedModel) -> bool:
+    """Whether every layer's cache is keys and values of all tokens, which any row may continue.
+
+    Sliding windows and recurrent states forget; those models take lm-eval's own way.
+    """
+    cache = DynamicCache(config=model.config)
+    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)

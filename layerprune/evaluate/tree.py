@@ -1,0 +1,61 @@
+"""Cut models as paths through the layers of one model, and what these paths share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Path = tuple[int, ...]
+"""The layers that a cut model runs, in order."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Layers that run one after another, for every path that goes through them."""
+
+    layers: Path
+    ends: tuple[int, ...]
+    """Which paths, by their number, are complete after these layers."""
+    branches: tuple["Branch", ...]
+    """What runs next, from the state that these layers put out; shortest first."""
+
+    @property
+    def layer_runs(self) -> int:
+        """How many times a layer runs in this branch and those above it."""
+        return len(self.layers) + sum(branch.layer_runs for branch in self.branches)
+
+
+def grow(paths: Sequence[Path]) -> tuple[Branch, ...]:
+    """The fewest layer executions that cover all `paths`: what begins alike runs once.
+
+    One branch for each layer that a path begins with. Every path has at least one layer.
+    """
+    return _grow(list(enumerate(paths)))
+
+
+def _grow(paths: list[tuple[int, Path]]) -> tuple[Branch, ...]:
+    beginnings: dict[int, list[tuple[int, Path]]] = {}
+    for number, path in paths:
+        beginnings.setdefault(path[0], []).append((number, path))
+    branches = []
+    for same in beginnings.values():
+        shared = _common([path for _, path in same])
+        rest = [(number, path[shared:]) for number, path in same]
+        branches.append(
+            Branch(
+                layers=same[0][1][:shared],
+                ends=tuple(number for number, path in rest if not path),
+                branches=_grow([(number, path) for number, path in rest if path]),
+            )
+        )
+    # The longest last: whoever walks the tree can let go of a state before it goes on with that.
+    return tuple(sorted(branches, key=lambda branch: branch.layer_runs))
+
+
+def _common(paths: Sequence[Path]) -> int:
+    """How many layers all paths begin with."""
+    shortest, longest = min(paths), max(paths)  # in the order of tuples: these two differ first
+    count = 0
+    for one, other in zip(shortest, longest, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
