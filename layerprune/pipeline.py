@@ -16,12 +16,12 @@ from layerprune.config.schema import Config
 from layerprune.data.sequences import cut
 from layerprune.data.text import Text, read
 from layerprune.errors import PointFailed, UserError
-from layerprune.evaluate.evaluate import Evaluation, evaluate
+from layerprune.evaluate.answers import Answers
+from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source, locate
-from layerprune.model.surgery import dropped
 from layerprune.plan import STRATEGIES, make_plan
 from layerprune.plan.plan import Plan
 from layerprune.plan.target import Target, targets
@@ -85,18 +85,26 @@ def run(config: Config) -> list[Point]:
         if processes.first():
             store.write_profile(profile)
         heldout_ST = _heldout(job, loaded)
-        if config.heal.recipe != "none":
+        plans = [
+            make_plan(target, config.prune.strategy, profile.matrix, config.seed)
+            for _, target in todo
+        ]
+        together = None
+        if config.heal.recipe == "none":
+            memory.reset_peak(torch_device(config.runtime.device))
+            together = evaluate_all(
+                loaded, questions, heldout_ST, config.eval.batch_size,
+                [plan.kept for plan in plans], _answers(job, outputs / "cache" / "answers"),
+            )  # fmt: skip
+        else:
             del loaded  # each healed point has a model of its own
         with bar(title, total=len(todo)) as advance:
-            for key, target in todo:
-                plan = make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-                memory.reset_peak(torch_device(config.runtime.device))
+            for (key, target), plan in zip(todo, plans, strict=True):
                 try:
-                    if config.heal.recipe == "none":
-                        with dropped(loaded.model, plan.dropped):
-                            result = evaluate(loaded, questions, heldout_ST, config.eval.batch_size)
-                        points[key] = _point(job, target, plan, profile, result, None)
+                    if together is not None:
+                        points[key] = _point(job, target, plan, profile, next(together), None)
                     else:
+                        memory.reset_peak(torch_device(config.runtime.device))
                         healed = _heal(job, plan, heldout_ST, store, key)
                         if not processes.first():
                             continue
@@ -178,6 +186,11 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
         return Profile(content_hash(depends_on), depends_on, len(ids_ST), matrix_SS.tolist())
 
     return stored(folder, content_hash(depends_on), measure)
+
+
+def _answers(job: Job, folder: Path) -> Answers:
+    """Where the answers of this model's cuts are kept, for every job that asks the same."""
+    return Answers(folder / f"{job.source.fingerprint}-{job.config.model.dtype.value}")
 
 
 def _heal(job: Job, plan: Plan, heldout_ST: Tensor, store: Store, key: str) -> "Healed":

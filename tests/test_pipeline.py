@@ -198,7 +198,7 @@ def test_a_point_that_is_made_after_all_is_failed_no_more(
         raise PointFailed("for once")
 
     with monkeypatch.context() as once:
-        once.setattr("layerprune.pipeline.evaluate", fail)
+        once.setattr("layerprune.pipeline._point", fail)
         with pytest.raises(PointFailed, match="for once"):
             run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
     (failed,) = (tmp_path / "outputs" / "tiny").glob("points/*/failed.json")

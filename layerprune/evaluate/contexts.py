@@ -81,6 +81,12 @@ def groups(found: Sequence[Context]) -> list[Group]:
     return [*shared, Group((), tuple(alone))] if alone else shared
 
 
+def chunked(group: Group, size: int) -> Iterator[Group]:
+    """The group in parts of at most so many contexts."""
+    for at in range(0, len(group.contexts), size):
+        yield Group(group.prefix, group.contexts[at : at + size])
+
+
 def _runs(ordered: Sequence[Context]) -> Iterator[tuple[list[Context], int]]:
     """Neighbours that belong together, and how many tokens they begin with in common."""
     some: list[Context] = []

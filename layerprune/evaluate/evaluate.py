@@ -1,15 +1,19 @@
-"""All that is asked of one model in memory."""
+"""All that is asked of cut models of one model in memory."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.harness import Questions, Score
-from layerprune.evaluate.loss import Loss, heldout_loss
+from layerprune.evaluate.loss import Loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.tree import Path
 from layerprune.model.load import Loaded
-from layerprune.progress import bar
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import dropped
 
 
 @dataclass(frozen=True)
@@ -22,22 +26,49 @@ class Evaluation:
     """Of the model as it was asked, tied weights once."""
     device: str
     seconds: dict[str, float]
+    """What many models took together is shared out evenly among them."""
 
 
 def evaluate(
     loaded: Loaded, questions: Questions, heldout_ST: Tensor, batch_size: int
 ) -> Evaluation:
     """Ask a model every question, and measure its loss on held-out sequences [S, T]."""
+    every_layer = tuple(range(len(decoder_stack(loaded.model).layers)))
+    return next(evaluate_all(loaded, questions, heldout_ST, batch_size, [every_layer]))
+
+
+def evaluate_all(
+    loaded: Loaded,
+    questions: Questions,
+    heldout_ST: Tensor,
+    batch_size: int,
+    paths: Sequence[Path],
+    stored: Answers | None = None,
+) -> Iterator[Evaluation]:
+    """The same of every cut model that keeps the layers of one of `paths`, in their order.
+
+    They are asked together; the model itself is whole again whenever this yields. Answers that are
+    `stored` are not asked for again.
+    """
+    model = loaded.model
+    num_layers = len(decoder_stack(model).layers)
+    scorer = Scorer(model, loaded.tokenizer, batch_size, paths=paths, stored=stored)
     started = time.monotonic()
-    scores = questions.score(Scorer(loaded.model, loaded.tokenizer, batch_size))
-    asked = time.monotonic()
-    with bar("held-out loss", total=len(heldout_ST)) as advance:
-        loss = heldout_loss(loaded.model, heldout_ST, batch_size, advance)
-    done = time.monotonic()
-    return Evaluation(
-        scores,
-        loss,
-        parameters=loaded.model.num_parameters(),
-        device=str(loaded.model.device),
-        seconds={"questions": round(asked - started, 3), "heldout": round(done - asked, 3)},
-    )
+    losses = heldout_losses(model, heldout_ST, batch_size, paths)
+    heldout_s = (time.monotonic() - started) / len(paths)
+    for number, path in enumerate(paths):
+        started, asked_s = time.monotonic(), scorer.seconds
+        scorer.path = number
+        scores = questions.score(scorer)
+        # The first one asked brings the answers of all.
+        own_s = time.monotonic() - started - (scorer.seconds - asked_s)
+        questions_s = own_s + scorer.seconds / len(paths)
+        with dropped(model, [layer for layer in range(num_layers) if layer not in path]):
+            parameters = model.num_parameters()
+        yield Evaluation(
+            scores,
+            losses[number],
+            parameters=parameters,
+            device=str(model.device),
+            seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
+        )

@@ -6,31 +6,41 @@ Here all cut models of a model answer together (`shared`), the first time that o
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerprune.evaluate.contexts import Request, contexts, groups, num_too_long
+from layerprune.evaluate.answers import Answers, Chunk
+from layerprune.evaluate.contexts import (
+    Context,
+    Group,
+    Request,
+    chunked,
+    contexts,
+    groups,
+    num_too_long,
+)
 from layerprune.evaluate.shared import (
     Answer,
-    Batch,
     Questions,
     Rows,
     batched,
     keeps_whole_cache,
-    num_steps,
+    rows_of_a_length,
     walk,
 )
-from layerprune.evaluate.tree import Path
+from layerprune.evaluate.tree import Path, layer_runs
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
-from layerprune.progress import bar, say_once
+from layerprune.progress import Advance, bar, say_once
 
-Work = list[tuple[tuple[int, ...], list[Batch]]]
+CHUNK = 256
+"""Contexts whose answers are kept together: what a run that is stopped loses at most."""
 
 
 class Scorer(HFLM):
@@ -38,7 +48,8 @@ class Scorer(HFLM):
 
     `paths` are the layers that each cut model keeps; `path` is the number of the one that answers.
     The model itself is whole. Log-likelihoods of continuations are answered here, for all paths at
-    once; prompts, tokenisation, rolling likelihoods and generation stay lm-eval's own.
+    once; prompts, tokenisation and generation stay lm-eval's own. What is in `stored` already is
+    read from there.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class Scorer(HFLM):
         batch_size: int,
         max_length: int | None = None,
         paths: Sequence[Path] | None = None,
+        stored: Answers | None = None,
     ) -> None:
         super().__init__(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
@@ -56,6 +68,10 @@ class Scorer(HFLM):
         self.paths: Sequence[Path] = [layers] if paths is None else paths
         self.path = 0
         self._layers = layers
+        self.seconds = 0.0
+        """What the answers of all paths took together."""
+        self._stored = stored
+        self._shares = keeps_whole_cache(model)
         self._keys: dict[tuple[str, str], bytes] = {}
         self._known: dict[bytes, list[Answer]] = {}
 
@@ -85,7 +101,9 @@ class Scorer(HFLM):
             key: each for key, each in zip(keys, requests, strict=True) if key not in self._known
         }
         if new:
+            started = time.monotonic()
             self._known.update(zip(new, self._answers(list(new.values())), strict=True))
+            self.seconds += time.monotonic() - started
         return [self._known[key][self.path] for key in keys]
 
     def _answers(self, requests: Sequence[Request]) -> list[list[Answer]]:
@@ -96,31 +114,50 @@ class Scorer(HFLM):
                 f"{too_long} of {len(requests)} prompts are longer than the model's window of "
                 f"{self.max_length} tokens: their beginning is cut off, as lm-eval does."
             )
+        asked = contexts(requests, self.max_length)
+        together = groups(asked) if self._shares else [Group((), tuple(asked))]
+        chunks = [chunk for group in together for chunk in chunked(group, CHUNK)]
+        parts = [self._parts(chunk) for chunk in chunks]
         found: list[dict[int, Answer]] = [{} for _ in self.paths]
-        work = self._work(requests, found)
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
-        with torch.inference_mode(), bar(title, total=num_steps(self.paths, work)) as advance:
-            walk(self.model, self.paths, work, advance)
+        with bar(title, total=layer_runs(self.paths) * sum(map(len, parts))) as advance:
+            for chunk, some in zip(chunks, parts, strict=True):
+                with self._stored.of(chunk) if self._stored else nullcontext() as stored:
+                    self._answer(chunk, some, stored, found, advance)
         return [[of_path[index] for of_path in found] for index in range(len(requests))]
 
-    def _work(self, requests: Sequence[Request], found: list[dict[int, Answer]]) -> Work:
-        asked = contexts(requests, self.max_length)
-        if keeps_whole_cache(self.model):
-            return [
-                (
-                    group.prefix,
-                    [
-                        Questions(some, self.device, found)
-                        for some in batched(group, self.batch_size)
-                    ],
-                )
-                for group in groups(asked)
-            ]
-        # Rows of about one length together: the longest first, so that memory shows at once.
-        rows = [(context.ids, option) for context in asked for option in context.options]
-        rows.sort(key=lambda row: len(row[0]) + len(row[1].ids), reverse=True)
-        parts = [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
-        return [((), [Rows(part, self.device, found) for part in parts])]
+    def _answer(
+        self,
+        chunk: Group,
+        parts: list[list[Context]],
+        stored: Chunk | None,
+        found: list[dict[int, Answer]],
+        advance: Advance,
+    ) -> None:
+        """The answers of every path to one chunk: read where they are known, or given and kept."""
+        order = [option.request for context in chunk.contexts for option in context.options]
+        new = []
+        for path, answers in zip(self.paths, found, strict=True):
+            known = None if stored is None else stored.read(path)
+            if known is None or len(known) != len(order):
+                new.append((path, answers))
+            else:
+                answers.update(zip(order, known, strict=True))
+        if new:
+            paths, given = [path for path, _ in new], [answers for _, answers in new]
+            kind = Questions if self._shares else Rows
+            batches = [kind(part, self.device, given) for part in parts]
+            walk(self.model, paths, batches, chunk.prefix, advance)
+            if stored is not None:
+                stored.add(paths, [[answers[at] for at in order] for answers in given])
+        left = layer_runs(self.paths) - layer_runs([path for path, _ in new])
+        advance(left * len(parts))
+
+    def _parts(self, chunk: Group) -> list[list[Context]]:
+        """Contexts that go through the model together."""
+        if self._shares:
+            return list(batched(chunk, self.batch_size))
+        return rows_of_a_length(chunk, self.batch_size)
 
 
 def _key(context: Sequence[int], continuation: Sequence[int]) -> bytes:

@@ -11,14 +11,14 @@ token), N positions, K options of all contexts of a batch.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from layerprune.evaluate.contexts import Context, Group, Ids, Option
+from layerprune.evaluate.contexts import Context, Group, Ids
 from layerprune.evaluate.tree import Branch, Path, grow
 from layerprune.model.segment import Run, segment
 from layerprune.model.stack import Head
@@ -47,25 +47,26 @@ class Batch(Protocol):
 def walk(
     model: PreTrainedModel,
     paths: Sequence[Path],
-    work: Sequence[tuple[tuple[int, ...], Sequence[Batch]]],
+    batches: Sequence[Batch],
+    prefix: Ids = (),
     advance: Advance = lambda steps, said="": None,
 ) -> None:
-    """Do all work for all paths; `work` is batches, each with the tokens that come before them.
+    """Do all batches for all paths; `prefix` are the tokens that come before each of them.
 
-    `advance` is told of each layer that has run over each batch: `num_steps` of them in all.
+    `advance` is told of each layer that has run over a batch.
     """
     head = Head(model)
-    for prefix, batches in work:
-        start = torch.tensor([prefix], device=model.device) if prefix else None
-        stack: list[tuple[Branch, Tensor | None, list[States]]] = [
-            (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
-        ]
+    start = torch.tensor([prefix], device=model.device) if prefix else None
+    stack: list[tuple[Branch, Tensor | None, list[States]]] = [
+        (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
+    ]
+    with torch.inference_mode():
         while stack:
-            branch, before, states = stack.pop()
+            branch, before, entering = stack.pop()
+            states = list(entering)
+            del entering  # kept only where another branch waits for it
             with segment(model, branch.layers) as run:
                 cache, after = _prefix(run, before)
-                # In place: the states that went in are needed no more, unless a branch waits.
-                states = list(states)
                 for at, batch in enumerate(batches):
                     states[at], normed = batch.run(run, cache, states[at])
                     for path in branch.ends:
@@ -73,12 +74,6 @@ def walk(
                     advance(len(branch.layers))
             # The last one first: it is the longest, and needs the states last.
             stack += [(each, after, states) for each in reversed(branch.branches)]
-
-
-def num_steps(paths: Sequence[Path], work: Sequence[tuple[Any, Sequence[Batch]]]) -> int:
-    """What `advance` adds up to over a walk."""
-    runs = sum(branch.layer_runs for branch in grow(paths))
-    return runs * sum(len(batches) for _, batches in work)
 
 
 def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
@@ -186,29 +181,26 @@ class Rows:
     """Contexts with one option each, as whole sequences: for models whose caches forget."""
 
     def __init__(
-        self, requests: Sequence[tuple[Ids, Option]], device: torch.device,
-        found: list[dict[int, Answer]],
-    ) -> None:  # fmt: skip
+        self, contexts: Sequence[Context], device: torch.device, found: list[dict[int, Answer]]
+    ) -> None:
         """Answers go into `found`: by path, and then by request."""
         self._found = found
-        self._requests = [option.request for _, option in requests]
-        rows = [(*ids, *option.ids[:-1]) for ids, option in requests]
+        options = [(context.ids, option) for context in contexts for option in context.options]
+        self._requests = [option.request for _, option in options]
+        self._lengths = [len(option.ids) for _, option in options]
+        rows = [(*ids, *option.ids[:-1]) for ids, option in options]
         length = max(map(len, rows))
         # Padded on the right: no token attends to what stands after it.
         self._ids_BT = torch.tensor(
             [[*row, *[0] * (length - len(row))] for row in rows], device=device
         )
-        self._lengths = [len(option.ids) for _, option in requests]
+        positions = (
+            (row, len(ids) - 1 + at, token)
+            for row, (ids, option) in enumerate(options)
+            for at, token in enumerate(option.ids)
+        )
         self._where_N, self._when_N, self._token_N = (
-            torch.tensor(column, device=device)
-            for column in zip(
-                *(
-                    (row, len(ids) - 1 + at, token)
-                    for row, (ids, option) in enumerate(requests)
-                    for at, token in enumerate(option.ids)
-                ),
-                strict=True,
-            )
+            torch.tensor(column, device=device) for column in zip(*positions, strict=True)
         )
 
     def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
@@ -222,36 +214,6 @@ class Rows:
         scored_N2 = _scored(head, normed[0][self._where_N, self._when_N], self._token_N)
         for request, part in zip(self._requests, scored_N2.split(self._lengths), strict=True):
             self._found[path][request] = float(part[:, 0].sum()), not bool(part[:, 1].any())
-
-
-class Heldout:
-    """Sequences [B, T] of text, every token of which after the first is predicted."""
-
-    def __init__(self, ids_BT: Tensor, found: list[list[float]]) -> None:
-        """Each sequence's mean cross-entropy, in nats, goes into `found`, by path."""
-        self._ids_BT = ids_BT
-        self._found = found
-
-    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
-        """Sequences stand for themselves: nothing comes before them."""
-        assert before is None
-        out = run(state=states[0]) if states else run(ids=self._ids_BT)
-        return (out.state,), (out.normed,)
-
-    def end(self, head: Head, path: int, normed: States) -> None:
-        """The loss of a path."""
-        target_BT = self._ids_BT[:, 1:]
-        nats_N = torch.cat(
-            [
-                torch.nn.functional.cross_entropy(head(hidden).float(), target, reduction="none")
-                for hidden, target in zip(
-                    normed[0][:, :-1].flatten(0, 1).split(POSITIONS_AT_ONCE),
-                    target_BT.flatten().split(POSITIONS_AT_ONCE),
-                    strict=True,
-                )
-            ]
-        )
-        self._found[path] += nats_N.double().view(target_BT.shape).mean(dim=1).tolist()
 
 
 def _scored(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
@@ -280,6 +242,15 @@ def batched(group: Group, size: int) -> Iterator[list[Context]]:
     for same in by_length.values():
         for at in range(0, len(same), size):
             yield same[at : at + size]
+
+
+def rows_of_a_length(group: Group, size: int) -> list[list[Context]]:
+    """Single options with their contexts, those of about one length together, the longest first."""
+    rows = [
+        Context(context.ids, (option,)) for context in group.contexts for option in context.options
+    ]
+    rows.sort(key=lambda row: len(row.ids) + len(row.options[0].ids), reverse=True)
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def keeps_whole_cache(model: PreTrainedModel) -> bool:

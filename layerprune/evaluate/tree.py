@@ -31,6 +31,11 @@ def grow(paths: Sequence[Path]) -> tuple[Branch, ...]:
     return _grow(list(enumerate(paths)))
 
 
+def layer_runs(paths: Sequence[Path]) -> int:
+    """How many times a layer runs where `paths` share what they can."""
+    return sum(branch.layer_runs for branch in grow(paths))
+
+
 def _grow(paths: list[tuple[int, Path]]) -> tuple[Branch, ...]:
     beginnings: dict[int, list[tuple[int, Path]]] = {}
     for number, path in paths:

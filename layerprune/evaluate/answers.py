@@ -1,0 +1,89 @@
+"""Answers on disk, by what they follow from: every later job reads them.
+
+A file holds the answers of all cut models of one model to one chunk of questions. Its name is a
+hash of the chunk's tokens, its folder that of the model's weights, so nothing in it can be stale.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from layerprune.evaluate import tree
+from layerprune.evaluate.contexts import Group
+from layerprune.evaluate.shared import Answer
+from layerprune.files import write_json
+
+WAIT_S = 3600.0
+"""For another job that works on the same chunk; after that its work is done again."""
+
+
+class Answers:
+    """The answers of cut models of one model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def of(self, chunk: Group) -> Iterator["Chunk"]:
+        """What is known of a chunk; inside the block no other job works on it.
+
+        The system lets go of the lock when the process that holds it ends, however it ends.
+        """
+        path = self._folder / f"{_name(chunk)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        with suppress(Timeout):
+            lock.acquire(timeout=WAIT_S)
+        try:
+            yield Chunk(path)
+        finally:
+            lock.release()
+
+
+class Chunk:
+    """The answers to some questions, by the layers that a cut model keeps."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _read(path)
+
+    def read(self, path: tree.Path) -> list[Answer] | None:
+        """The answers of a cut model in the chunk's order, if they are known."""
+        found = self._known.get(_layers(path))
+        return None if found is None else [(value, greedy) for value, greedy in found]
+
+    def add(self, paths: Sequence[tree.Path], answers: Sequence[Sequence[Answer]]) -> None:
+        """Keep the answers of more cut models, all or none."""
+        for path, found in zip(paths, answers, strict=True):
+            self._known[_layers(path)] = list(found)
+        write_json(self._path, self._known)
+
+
+def _read(path: Path) -> dict[str, list[Answer]]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(layers): [(float(value), bool(greedy)) for value, greedy in found]
+            for layers, found in known.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # not there, or damaged: it is made again
+
+
+def _layers(path: tree.Path) -> str:
+    return ",".join(map(str, path))
+
+
+def _name(chunk: Group) -> str:
+    """Sixteen hex digits of a hash of all tokens, in their order."""
+    digest = hashlib.sha256()
+    for context in chunk.contexts:
+        for ids in (chunk.prefix, context.ids, *(option.ids for option in context.options)):
+            digest.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
+        digest.update(len(context.options).to_bytes(8, "little"))
+    return digest.hexdigest()[:16]
