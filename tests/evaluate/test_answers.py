@@ -1,0 +1,134 @@
+"""Answers are kept whole, found again by what they follow from, and never twice computed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from lm_eval.api.instance import Instance
+from tiny import byte_tokenizer, tiny
+
+from layerprune.evaluate.answers import Answers
+from layerprune.evaluate.contexts import Context, Group, Option
+from layerprune.evaluate.scorer import Scorer
+from layerprune.model.stack import decoder_stack
+
+PATHS = [tuple(at for at in range(8) if at not in dropped) for dropped in ([], [3], [3, 4])]
+PAIRS = [(f"{'shared ' * 5}{word}", option) for word in ("a", "bc") for option in (" x", " yz")]
+GROUP = Group((1, 2), (Context((3,), (Option(0, (4,)), Option(1, (5, 6)))),))
+
+
+def requests(pairs=PAIRS):
+    return [Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)]
+
+
+@pytest.fixture
+def model():
+    return tiny("llama", vocab_size=259)
+
+
+@pytest.fixture
+def ran(model):
+    """Grows by one with each layer that runs."""
+    runs = []
+    for layer in decoder_stack(model).layers:
+        layer.register_forward_hook(lambda *_: runs.append(1))
+    return runs
+
+
+def scorer(model, folder, paths=PATHS):
+    return Scorer(model, byte_tokenizer(), 4, paths=paths, stored=Answers(folder))
+
+
+def test_what_is_known_is_not_asked_again(model, ran, tmp_path):
+    first = scorer(model, tmp_path)
+    answers = []
+    for first.path in range(3):
+        answers.append(first.loglikelihood(requests()))
+    assert ran
+    ran.clear()
+    again = scorer(model, tmp_path, paths=list(reversed(PATHS)))
+    for again.path in range(3):
+        assert again.loglikelihood(requests()) == answers[2 - again.path]
+    assert not ran
+
+
+def test_only_what_is_new_runs(model, ran, tmp_path):
+    scorer(model, tmp_path, PATHS[:2]).loglikelihood(requests())
+    ran.clear()
+    more = scorer(model, tmp_path, PATHS)
+    more.loglikelihood(requests())
+    together = len(ran)
+    ran.clear()
+    alone = scorer(model, tmp_path / "other", PATHS[2:])
+    whole = scorer(model, tmp_path / "third", PATHS[:1]).loglikelihood(requests())
+    for (value, greedy), (wanted, wanted_greedy) in zip(
+        more.loglikelihood(requests()), whole, strict=True
+    ):
+        assert (value, greedy) == (pytest.approx(wanted, abs=1e-5), wanted_greedy)
+    ran.clear()
+    alone.loglikelihood(requests())
+    assert together == len(ran)
+
+
+def test_damaged_files_are_made_again(model, ran, tmp_path):
+    expected = scorer(model, tmp_path).loglikelihood(requests())
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text()[:50])
+    ran.clear()
+    assert scorer(model, tmp_path).loglikelihood(requests()) == expected
+    assert ran
+    for path in tmp_path.glob("*.json"):
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps({layers: found[:1] for layers, found in known.items()}))
+    assert scorer(model, tmp_path).loglikelihood(requests()) == expected
+
+
+def test_other_questions_have_other_files(tmp_path):
+    stored = Answers(tmp_path)
+    with stored.of(GROUP) as chunk:
+        chunk.add([(0, 1)], [[(-1.5, True), (-2.5, False)]])
+    with stored.of(GROUP) as chunk:
+        assert chunk.read((0, 1)) == [(-1.5, True), (-2.5, False)]
+        assert chunk.read((0,)) is None
+    for other in (
+        Group((1, 3), GROUP.contexts),
+        Group((1,), (Context((2, 3), GROUP.contexts[0].options),)),
+        Group((1, 2), (Context((3,), (Option(0, (4, 5)), Option(1, (6,)))),)),
+    ):
+        with stored.of(other) as chunk:
+            assert chunk.read((0, 1)) is None
+
+
+def test_a_lock_of_a_process_that_died_holds_nobody_up(tmp_path):
+    program = f"""
+import os, signal
+from layerprune.evaluate.answers import Answers
+from layerprune.evaluate.contexts import Context, Group, Option
+with Answers(__import__("pathlib").Path({str(tmp_path)!r})).of({GROUP!r}):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode < 0
+    assert list(tmp_path.glob("*.lock"))
+    with Answers(tmp_path).of(GROUP) as chunk:
+        chunk.add([(0,)], [[(-1.0, True)]])
+
+
+def test_a_second_job_waits_for_the_first_ones_answers(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
+
+    inside, seen = Event(), []
+
+    def second():
+        inside.wait()
+        with Answers(tmp_path).of(GROUP) as chunk:
+            seen.append(chunk.read((0,)))
+
+    with ThreadPoolExecutor() as pool:
+        with Answers(tmp_path).of(GROUP) as chunk:
+            waiting = pool.submit(second)
+            inside.set()
+            chunk.add([(0,)], [[(-1.0, True)]])
+        waiting.result()
+    assert seen == [[(-1.0, True)]]
