@@ -235,6 +235,9 @@ class EvalConfig:
     """Questions that go through the model together."""
     include_path: str | None = None
     """A folder with lm-eval task files of the user's own."""
+    datasets_dir: str | None = None
+    """A folder with copies of data sets of the hub, each in a folder named by its id, as in
+    `FOLDER/cais/mmlu`: tasks read these, and the hub for all others."""
 
     def __post_init__(self) -> None:
         if not self.tasks:

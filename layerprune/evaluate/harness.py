@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ class Questions:
     """The tasks of a run: found before a model is loaded, loaded when first asked."""
 
     def __init__(self, config: EvalConfig) -> None:
-        """Raise `UserError` for a task that lm-eval does not know."""
+        """Raise `UserError` for a task that lm-eval does not know, and folders that are none."""
+        if config.datasets_dir is not None and not Path(config.datasets_dir).is_dir():
+            raise UserError(f"eval.datasets_dir={config.datasets_dir} is not a folder.")
         self._config = config
         self._manager = _task_manager(config)
         self.digest = _digest(self._manager, config.tasks)
@@ -116,7 +119,9 @@ class Questions:
         names = list(self._config.tasks)
         _seed()
         try:
-            loaded = self._manager.load(names)
+            # `datasets` takes an id for a folder if there is one of that name where it stands.
+            with chdir(self._config.datasets_dir or "."):
+                loaded = self._manager.load(names)
         except Exception as error:  # each data set has its own ways to fail
             reason = " ".join(str(error).split())
             raise UserError(f"eval.tasks={names} cannot be loaded: {reason}") from error
@@ -157,7 +162,7 @@ def _task_folders(config: EvalConfig) -> list[Path]:
     folder = Path(config.include_path)
     if not folder.is_dir():
         raise UserError(f"eval.include_path={folder} is not a folder.")
-    return [OWN_TASKS, folder]
+    return [OWN_TASKS, folder.resolve()]  # tasks are loaded from where data sets are
 
 
 def _digest(manager: Any, names: Sequence[str]) -> str:

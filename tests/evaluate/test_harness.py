@@ -1,5 +1,7 @@
 """What is asked, and what is made of lm-eval's results."""
 
+from pathlib import Path
+
 import pytest
 from lm_eval.api.model import LM
 
@@ -149,3 +151,33 @@ def test_facts_keep_their_digest_wherever_the_users_tasks_are(folder):
 def test_an_unknown_task_is_named_with_its_neighbours(folder):
     with pytest.raises(UserError, match=r"eval\.tasks: facts_capital .*facts_capitals"):
         Questions(EvalConfig(tasks=["facts_capital"]))
+
+
+def test_data_sets_are_read_from_a_folder_of_copies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copies" / "somebody" / "things"
+    copy.mkdir(parents=True)
+    (copy / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - split: test\n    path: test.jsonl\n---\n"
+    )
+    (copy / "test.jsonl").write_text(
+        "".join(f'{{"question": "q{at}", "choices": ["a", "b"], "answer": 0}}\n' for at in range(5))
+    )
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "things.yaml").write_text(
+        "task: things\ndataset_path: somebody/things\noutput_type: multiple_choice\n"
+        'test_split: test\ndoc_to_text: "{{question}}"\ndoc_to_choice: "{{choices}}"\n'
+        "doc_to_target: answer\nmetric_list: [{metric: acc}]\n"
+    )
+    settings = {"tasks": ["things"], "include_path": "tasks"}
+    questions = Questions(EvalConfig(**settings, datasets_dir="copies"))
+    questions.load()
+    (task,) = questions._loaded["tasks"].values()
+    assert [doc["question"] for doc in task.test_docs()] == [f"q{at}" for at in range(5)]
+    assert Path.cwd() == tmp_path
+    with pytest.raises(UserError, match=r"eval\.tasks=\['things'\] cannot be loaded"):
+        Questions(EvalConfig(**settings)).load()
+    with pytest.raises(UserError, match=r"eval\.datasets_dir=nowhere"):
+        Questions(EvalConfig(**settings, datasets_dir="nowhere"))
