@@ -6,12 +6,15 @@ from layerprune.plan.block import block
 from layerprune.plan.deepest import deepest
 from layerprune.plan.plan import Choice, Matrix, Plan
 from layerprune.plan.random import random
+from layerprune.plan.scattered import scattered
 from layerprune.plan.target import Target
 
 Strategy = Callable[[Matrix, int, int], Choice]
 """From distances [L+1, L+1], number of layers to drop and seed to the chosen layers."""
 
-STRATEGIES: dict[str, Strategy] = {"block": block, "deepest": deepest, "random": random}
+STRATEGIES: dict[str, Strategy] = {
+    "block": block, "deepest": deepest, "scattered": scattered, "random": random,
+}  # fmt: skip
 """Every strategy by the name that `prune=` takes."""
 
 

@@ -60,6 +60,22 @@ def test_deepest_keeps_the_very_last_layer(count):
     assert made.score == D[5 - count, 5]
 
 
+@pytest.mark.parametrize(
+    ("count", "dropped", "score"),
+    [(1, (3,), 0.1), (2, (2, 3), 0.2), (3, (2, 3, 4), 0.4), (5, (1, 2, 3, 4, 5), 1.7)],
+)
+def test_scattered_takes_the_layers_that_change_least(count, dropped, score):
+    made = plan("scattered", count)
+    assert made.dropped == dropped
+    assert made.score == pytest.approx(score)
+
+
+def test_scattered_leaves_gaps():
+    apart = D.copy()
+    apart[0, 1] = 0.05
+    assert make_plan(Target(2 / 6, 2), "scattered", apart, 0).dropped == (0, 3)
+
+
 def test_random_follows_its_seed_and_only_adds_layers():
     drawn = [set(plan("random", count, seed=3).dropped) for count in range(1, 6)]
     assert all(small < large for small, large in itertools.pairwise(drawn))
