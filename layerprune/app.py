@@ -25,7 +25,7 @@ _studies: dict[Path, None] = {}
 _refused: list[UserError] = []
 """Jobs that could not begin. Raised through Hydra, each would bring a line of Hydra's own."""
 
-_failed: list[PointFailed] = []
+_failed: list[str] = []
 """Points that came to nothing; the others of their jobs are there."""
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     if _refused:
         _stop("\nlayerprune: ".join(dict.fromkeys(map(str, _refused))))
     if _failed:
-        _stop("\nlayerprune: ".join(dict.fromkeys(map(str, _failed))), status=1)
+        _stop("\nlayerprune: ".join(dict.fromkeys(_failed)), status=1)
 
 
 def _job(composed: DictConfig) -> None:
@@ -70,7 +70,7 @@ def _job(composed: DictConfig) -> None:
             from layerprune import pipeline  # only now: `--help` is quick
         pipeline.run(config)
     except PointFailed as error:
-        _failed.append(error)
+        _failed.append(str(error))  # not itself: it holds on to what the job had in memory
     except UserError as error:
         _refused.append(error)
         _forget(Path(HydraConfig.get().runtime.output_dir))

@@ -72,7 +72,7 @@ def run(config: Config) -> list[Point]:
 
     store = Store(outputs / config.study)
     points = {key: point for key in keys if (point := store.read(key)) is not None}
-    failures: list[PointFailed] = []
+    failures: list[str] = []
     recipe = "" if config.heal.recipe == "none" else f" {config.heal.recipe}"
     title = f"{job.source.name} {config.prune.strategy}{recipe}"
     todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
@@ -102,23 +102,19 @@ def run(config: Config) -> list[Point]:
             for (key, target), plan in zip(todo, plans, strict=True):
                 try:
                     if together is not None:
-                        points[key] = _point(job, target, plan, profile, next(together), None)
+                        point = _point(job, target, plan, profile, next(together), None)
                     else:
-                        memory.reset_peak(torch_device(config.runtime.device))
-                        healed = _heal(job, plan, heldout_ST, store, key)
-                        if not processes.first():
-                            continue
-                        result = evaluate(
-                            healed.loaded, questions, heldout_ST, config.eval.batch_size
-                        )
-                        points[key] = _point(job, target, plan, profile, result, healed.record)
+                        point = _healed_point(job, target, plan, profile, heldout_ST, store)
                 except PointFailed as error:
                     log.exception("The point %s failed.", key)
-                    failures.append(error)
+                    failures.append(str(error))  # not itself: it holds on to a whole model
                     if processes.first():
                         store.write_failure(key, _identity(job, target), error)
                     continue
-                store.write(points[key])
+                if point is None:
+                    continue
+                points[key] = point
+                store.write(point)
                 store.drop_checkpoints(key)
                 advance(1)
     done = [points[key] for key in keys if key in points]
@@ -127,7 +123,7 @@ def run(config: Config) -> list[Point]:
             _export(job, store, done)
         track(config.tracker, store.folder, done, made=len(todo) > 0)
     if failures:
-        raise PointFailed("; ".join(map(str, failures)))
+        raise PointFailed("; ".join(failures))
     return done
 
 
@@ -190,7 +186,21 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
 
 def _answers(job: Job, folder: Path) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
-    return Answers(folder / f"{job.source.fingerprint}-{job.config.model.dtype.value}")
+    device = torch_device(job.config.runtime.device).type
+    model = f"{job.source.fingerprint}-{job.config.model.dtype.value}-{device}"
+    return Answers(folder, model)
+
+
+def _healed_point(
+    job: Job, target: Target, plan: Plan, profile: Profile, heldout_ST: Tensor, store: Store
+) -> Point | None:
+    """A point with a model of its own, gone when this returns; None in all processes but one."""
+    memory.reset_peak(torch_device(job.config.runtime.device))
+    healed = _heal(job, plan, heldout_ST, store, point_key(_identity(job, target)))
+    if not processes.first():
+        return None
+    result = evaluate(healed.loaded, job.questions, heldout_ST, job.config.eval.batch_size)
+    return _point(job, target, plan, profile, result, healed.record)
 
 
 def _heal(job: Job, plan: Plan, heldout_ST: Tensor, store: Store, key: str) -> "Healed":
@@ -253,6 +263,7 @@ def _point(
         loss=asdict(result.loss),
         costs={
             "seconds": result.seconds,
+            "shared_by": result.shared_by,
             "peak_memory_bytes": memory.peak(torch_device(job.config.runtime.device)),
         },
         provenance=provenance(result.device, torch.get_num_threads()),

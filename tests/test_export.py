@@ -39,6 +39,7 @@ def settings(folder, tasks, tmp_path, recipe, *overrides):
     own += TRAINING if recipe in TRAINED else ()
     own += ("heal.rank=2",) if recipe in {"lora", "qlora", "distill"} else ()
     own += ("heal.sequences=20",) if recipe == "linear" else ()
+    own += ("heal.text_share=0.5",) if recipe == "seam" else ()
     return compose(
         "model=custom", f"model.path={folder}", "eval.tasks=[letters]",
         f"eval.include_path={tasks}", f"runtime.outputs={tmp_path / 'outputs'}", "tracker=disabled",

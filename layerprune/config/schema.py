@@ -182,7 +182,7 @@ class HealConfig:
     text_weight: float | None = None
     """Weight of the next token's cross-entropy in the loss."""
     text_share: float | None = None
-    """Share of each batch's sequences on which that cross-entropy is taken."""
+    """Share of the sequences of each micro-batch on which that cross-entropy is taken."""
     logits_weight: float | None = None
     """Weight of the divergence from the whole model's distribution of the next token."""
     seam_weight: float | None = None
@@ -208,8 +208,14 @@ class HealConfig:
                 value > 0 or (value == 0 and key in MAY_BE_ZERO)
             ):
                 raise UserError(f"heal.{key}={value}: it must be greater than 0.")
-        if self.text_share is not None and self.text_share > 1:
-            raise UserError(f"heal.text_share={self.text_share}: it must be 1 at most.")
+        if self.text_share is not None:
+            micro = min(self.micro_batch_size or 1, self.batch_size or 1)
+            some = self.text_share * micro
+            if self.text_share > 1 or some < 1 or abs(some - round(some)) > 1e-6:
+                raise UserError(
+                    f"heal.text_share={self.text_share}: it must make 1 or more whole sequences of "
+                    f"heal.micro_batch_size={micro}, and be 1 at most."
+                )
         if self.stop_when not in (None, *STOP_WHEN):
             raise UserError(
                 f"heal.stop_when={self.stop_when}: it is null or one of {', '.join(STOP_WHEN)}."
@@ -237,7 +243,8 @@ class EvalConfig:
     """A folder with lm-eval task files of the user's own."""
     datasets_dir: str | None = None
     """A folder with copies of data sets of the hub, each in a folder named by its id, as in
-    `FOLDER/cais/mmlu`: tasks read these, and the hub for all others."""
+    `FOLDER/cais/mmlu`: tasks read these, and the hub for all others. Records do not tell a copy
+    from the original: it must be one."""
 
     def __post_init__(self) -> None:
         if not self.tasks:

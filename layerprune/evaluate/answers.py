@@ -1,22 +1,28 @@
 """Answers on disk, by what they follow from: every later job reads them.
 
 A file holds the answers of all cut models of one model to one chunk of questions. Its name is a
-hash of the chunk's tokens, its folder that of the model's weights, so nothing in it can be stale.
+hash of the chunk's tokens; the folder's name has the model's weights, precision and kind of device,
+and the versions of what computes.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import transformers
 from filelock import FileLock, Timeout
 
 from layerprune.evaluate import tree
 from layerprune.evaluate.contexts import Group
 from layerprune.evaluate.shared import Answer
 from layerprune.files import write_json
+
+VERSION = 1
+"""Raised whenever the scoring changes an answer by more than rounding."""
 
 WAIT_S = 3600.0
 """For another job that works on the same chunk; after that its work is done again."""
@@ -25,8 +31,9 @@ WAIT_S = 3600.0
 class Answers:
     """The answers of cut models of one model."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, model: str) -> None:
+        """Keep them below `folder`; `model` names weights, precision and kind of device."""
+        self._folder = folder / f"{model}-{VERSION}-{transformers.__version__}"
 
     @contextmanager
     def of(self, chunk: Group) -> Iterator["Chunk"]:
@@ -58,9 +65,10 @@ class Chunk:
         return None if found is None else [(value, greedy) for value, greedy in found]
 
     def add(self, paths: Sequence[tree.Path], answers: Sequence[Sequence[Answer]]) -> None:
-        """Keep the answers of more cut models, all or none."""
+        """Keep the answers of more cut models; not those of one that gives no numbers."""
         for path, found in zip(paths, answers, strict=True):
-            self._known[_layers(path)] = list(found)
+            if all(math.isfinite(value) for value, _ in found):
+                self._known[_layers(path)] = list(found)
         write_json(self._path, self._known)
 
 

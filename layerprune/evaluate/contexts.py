@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 Ids = tuple[int, ...]
@@ -10,8 +11,8 @@ Ids = tuple[int, ...]
 Request = tuple[tuple[str, str], list[int], list[int]]
 """(texts, context ids, continuation ids), as lm-eval passes them."""
 
-LEAST_SHARED = 16
-"""Tokens: a shorter beginning is not worth a pass, and groups of its own, for it alone."""
+LEAST_SAVED = 256
+"""Tokens that a group must save: each one is a pass of its own, in smaller batches."""
 
 
 class Option(NamedTuple):
@@ -60,24 +61,18 @@ def num_too_long(requests: Sequence[Request], window: int) -> int:
 
 
 def groups(found: Sequence[Context]) -> list[Group]:
-    """The contexts in groups with a common beginning; those that share little are one group.
+    """The contexts in the groups whose common beginnings save most tokens; the rest is one group.
 
-    Beginnings are compared as tokens, since a text's tokens may change where it goes on. A context
-    joins the group of the one before it, in the order of their tokens, unless the group would lose
-    more of its beginning by that than it gains.
+    Beginnings are compared as tokens, since a text's tokens may change where it goes on.
     """
-    ordered = sorted(found, key=lambda context: context.ids)
     shared, alone = [], []
-    for some, length in _runs(ordered):
-        if length < LEAST_SHARED or len(some) == 1:
+    for members, length in _families([context.ids for context in found]):
+        some = [found[at] for at in members]
+        if length * (len(some) - 1) < LEAST_SAVED:
             alone += some
             continue
-        shared.append(
-            Group(
-                prefix=some[0].ids[:length],
-                contexts=tuple(Context(each.ids[length:], each.options) for each in some),
-            )
-        )
+        rest = tuple(Context(each.ids[length:], each.options) for each in some)
+        shared.append(Group(some[0].ids[:length], rest))
     return [*shared, Group((), tuple(alone))] if alone else shared
 
 
@@ -87,26 +82,65 @@ def chunked(group: Group, size: int) -> Iterator[Group]:
         yield Group(group.prefix, group.contexts[at : at + size])
 
 
-def _runs(ordered: Sequence[Context]) -> Iterator[tuple[list[Context], int]]:
-    """Neighbours that belong together, and how many tokens they begin with in common."""
-    some: list[Context] = []
-    length = 0
-    for context in ordered:
-        # A token must remain, for the last one's state is what predicts the continuation.
-        most = len(context.ids) - 1
-        common = min(most, _common(some[0].ids, context.ids, length)) if some else most
-        if some and common * len(some) < length * (len(some) - 1):
-            yield some, length
-            some, common = [], most
-        some.append(context)
-        length = common
-    if some:
-        yield some, length
+@dataclass
+class _Kin:
+    """Sequences that begin with the same `length` tokens, and their groups once these are made."""
+
+    length: int
+    members: list[int]
+    children: list["_Kin"]
+    """Those of them that begin with more in common."""
+    saved: int = 0
+    """Tokens that need not run again."""
+    groups: list[tuple[list[int], int]] = field(default_factory=list)
+
+    def settle(self) -> "_Kin":
+        """Group those children together that save more so than by themselves."""
+        gains = [self.length * len(child.members) - child.saved for child in self.children]
+        # The group's beginning has to run once.
+        together = sum(max(0, gain) for gain in gains) > self.length
+        joined = []
+        for child, gain in zip(self.children, gains, strict=True):
+            if together and gain > 0:
+                joined += child.members
+            else:
+                self.groups += child.groups
+                self.saved += child.saved
+        if joined:
+            self.groups.append((joined, self.length))
+            self.saved += self.length * (len(joined) - 1)
+        return self
 
 
-def _common(one: Ids, other: Ids, most: int) -> int:
-    """How many tokens both begin with, `most` at most."""
-    for at in range(min(most, len(one), len(other))):
-        if one[at] != other[at]:
-            return at
-    return min(most, len(one), len(other))
+def _families(sequences: Sequence[Ids]) -> list[tuple[list[int], int]]:
+    """The sequences' numbers in groups, with how many tokens each group begins with in common.
+
+    Of all groupings, one that saves most tokens (where no sequence is the beginning of another). A
+    token remains of each sequence, for its state is what predicts the continuation.
+    """
+    order = sorted(range(len(sequences)), key=lambda at: sequences[at])
+    kin = [_Kin(len(sequences[at]), [at], [], 0, [([at], 0)]) for at in order]
+    begins, ends = dict(enumerate(kin)), dict(enumerate(kin, start=1))
+    spans = {id(each): (at, at + 1) for at, each in enumerate(kin)}
+    overlaps = [
+        (_common(sequences[one], sequences[other]), at)
+        for at, (one, other) in enumerate(pairwise(order), start=1)
+    ]
+    # What begins alike stands together in this order; neighbours that share most are kin first.
+    for length, at in sorted(overlaps, reverse=True):
+        sides = ends.pop(at), begins.pop(at)
+        low, high = spans[id(sides[0])][0], spans[id(sides[1])][1]
+        joined = _Kin(length, [member for side in sides for member in side.members], [])
+        for side in sides:
+            same = side.children and side.length == length
+            joined.children += side.children if same else [side.settle()]
+        begins[low] = ends[high] = joined
+        spans[id(joined)] = low, high
+        kin.append(joined)  # alive, so that no other takes its identity
+    return begins[0].settle().groups if begins else []
+
+
+def _common(one: Ids, other: Ids) -> int:
+    """How many tokens both begin with, of all but the last."""
+    shorter = min(len(one), len(other)) - 1
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)

@@ -26,7 +26,9 @@ class Evaluation:
     """Of the model as it was asked, tied weights once."""
     device: str
     seconds: dict[str, float]
-    """What many models took together is shared out evenly among them."""
+    """What models that were asked together took is shared out evenly among them."""
+    shared_by: int
+    """How many models were asked together: what was the most in memory, was so for all."""
 
 
 def evaluate(
@@ -71,4 +73,5 @@ def evaluate_all(
             parameters=parameters,
             device=str(model.device),
             seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
+            shared_by=len(paths),
         )

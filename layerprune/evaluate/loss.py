@@ -45,9 +45,10 @@ def heldout_losses(
 ) -> list[Loss]:
     """The losses of cut models, each of which keeps the layers of a path, in one pass."""
     found: list[list[float]] = [[] for _ in paths]
-    batches = [_Sequences(ids.to(model.device), found) for ids in ids_ST.split(batch_size)]
+    batches = ids_ST.split(batch_size)
     with bar("held-out loss", total=layer_runs(paths) * len(batches)) as advance:
-        walk(model, paths, batches, advance=advance)
+        for ids_BT in batches:  # one after another: the states of all would be held until the end
+            walk(model, paths, [_Sequences(ids_BT.to(model.device), found)], advance=advance)
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     return [_loss(means, vocabulary) for means in found]
 

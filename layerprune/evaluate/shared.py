@@ -4,7 +4,8 @@ Cut models of one model run the same layers up to their cuts, with the same weig
 text. Their paths through the layers form a tree (`tree.grow`); each branch runs once, for all
 questions, and what it puts out goes on into the branches above it. Within a branch, the tokens that
 a group of questions begins with run once, and a question's options go on from its cached keys and
-values. The head is applied at scored positions only.
+values, unless a model's layers forget (sliding windows): then branches alone are shared. The head
+is applied at scored positions only.
 
 Letters: B batch, T time, H hidden size, V vocabulary, R rows (options that go on after their first
 token), N positions, K options of all contexts of a batch.
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from layerprune.evaluate.contexts import Context, Group, Ids
+from layerprune.evaluate.contexts import Context, Group, Ids, Option
 from layerprune.evaluate.tree import Branch, Path, grow
 from layerprune.model.segment import Run, segment
 from layerprune.model.stack import Head
@@ -26,6 +27,9 @@ from layerprune.progress import Advance
 
 POSITIONS_AT_ONCE = 2048
 """Logits are made for so many positions at a time: never for [B, T, V] as a whole."""
+
+ROWS_EACH = 4
+"""Options of a context that memory is planned for."""
 
 Answer = tuple[float, bool]
 """(log-likelihood, whether every token of the continuation was the likeliest)."""
@@ -66,14 +70,15 @@ def walk(
             states = list(entering)
             del entering  # kept only where another branch waits for it
             with segment(model, branch.layers) as run:
-                cache, after = _prefix(run, before)
+                cache, prefix_after = _prefix(run, before)
                 for at, batch in enumerate(batches):
-                    states[at], normed = batch.run(run, cache, states[at])
+                    after, normed = batch.run(run, cache, states[at])
+                    states[at] = after if branch.branches else ()  # else nobody reads it
                     for path in branch.ends:
                         batch.end(head, path, normed)
                     advance(len(branch.layers))
             # The last one first: it is the longest, and needs the states last.
-            stack += [(each, after, states) for each in reversed(branch.branches)]
+            stack += [(each, prefix_after, states) for each in reversed(branch.branches)]
 
 
 def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
@@ -163,7 +168,8 @@ class Questions:
         """Log-likelihoods from the states that predict a token of an option."""
         rows_B = torch.arange(len(self._last_B), device=self._last_B.device)
         first_BV = torch.log_softmax(head(normed[0][rows_B, self._last_B]), dim=-1)
-        total_K = first_BV[self._row_K, self._first_K]
+        # Sums in float32: in 16 bits a long option's last tokens would be lost.
+        total_K = first_BV[self._row_K, self._first_K].float()
         wrong_K = (first_BV.argmax(dim=-1)[self._row_K] != self._first_K).to(total_K.dtype)
         if self._longer:
             scored_N2 = _scored(head, normed[1][self._where_N, self._when_N], self._token_N)
@@ -178,25 +184,32 @@ class Questions:
 
 
 class Rows:
-    """Contexts with one option each, as whole sequences: for models whose caches forget."""
+    """Contexts and options as whole sequences: for models whose caches forget.
+
+    All options of a context are the same but for their last token.
+    """
 
     def __init__(
         self, contexts: Sequence[Context], device: torch.device, found: list[dict[int, Answer]]
     ) -> None:
         """Answers go into `found`: by path, and then by request."""
         self._found = found
-        options = [(context.ids, option) for context in contexts for option in context.options]
-        self._requests = [option.request for _, option in options]
-        self._lengths = [len(option.ids) for _, option in options]
-        rows = [(*ids, *option.ids[:-1]) for ids, option in options]
+        rows = [(*context.ids, *context.options[0].ids[:-1]) for context in contexts]
         length = max(map(len, rows))
         # Padded on the right: no token attends to what stands after it.
         self._ids_BT = torch.tensor(
             [[*row, *[0] * (length - len(row))] for row in rows], device=device
         )
+        options = [
+            (row, len(context.ids) - 1, option)
+            for row, context in enumerate(contexts)
+            for option in context.options
+        ]
+        self._requests = [option.request for _, _, option in options]
+        self._lengths = [len(option.ids) for _, _, option in options]
         positions = (
-            (row, len(ids) - 1 + at, token)
-            for row, (ids, option) in enumerate(options)
+            (row, last + at, token)
+            for row, last, option in options
             for at, token in enumerate(option.ids)
         )
         self._where_N, self._when_N, self._token_N = (
@@ -224,31 +237,48 @@ def _scored(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
     ):
         logprob_NV = torch.log_softmax(head(hidden), dim=-1)
         wrong_N = (logprob_NV.argmax(dim=-1) != token).to(logprob_NV.dtype)
-        parts.append(torch.stack([logprob_NV.gather(1, token[:, None])[:, 0], wrong_N], dim=1))
+        value_N = logprob_NV.gather(1, token[:, None])[:, 0].float()
+        parts.append(torch.stack([value_N, wrong_N.float()], dim=1))
     return torch.cat(parts)
 
 
 def batched(group: Group, size: int) -> Iterator[list[Context]]:
-    """Contexts that go through together: of one length, unless all options are one token long."""
+    """Contexts that go through together: of one length, unless all options are one token long.
+
+    At most `size` of them, with `ROWS_EACH` times as many options: each is a row of its own.
+    """
     ordered = sorted(group.contexts, key=lambda context: len(context.ids), reverse=True)
     if all(len(option.ids) == 1 for context in ordered for option in context.options):
-        # Padding on the right costs a little, batches of one cost more.
+        # Padding on the right costs a little, batches of one cost more; options are no rows here.
         for at in range(0, len(ordered), size):
             yield ordered[at : at + size]
         return
-    by_length: dict[int, list[Context]] = {}
+    some: list[Context] = []
+    rows = 0
     for context in ordered:
-        by_length.setdefault(len(context.ids), []).append(context)
-    for same in by_length.values():
-        for at in range(0, len(same), size):
-            yield same[at : at + size]
+        for at in range(0, len(context.options), size * ROWS_EACH):
+            part = Context(context.ids, context.options[at : at + size * ROWS_EACH])
+            full = len(some) == size or rows + len(part.options) > size * ROWS_EACH
+            if some and (full or len(some[0].ids) != len(part.ids)):
+                yield some
+                some, rows = [], 0
+            some.append(part)
+            rows += len(part.options)
+    if some:
+        yield some
 
 
 def rows_of_a_length(group: Group, size: int) -> list[list[Context]]:
-    """Single options with their contexts, those of about one length together, the longest first."""
-    rows = [
-        Context(context.ids, (option,)) for context in group.contexts for option in context.options
-    ]
+    """Contexts whose options differ in their last token only, those of about one length together.
+
+    The longest come first, so that memory that is too small shows at once.
+    """
+    rows = []
+    for context in group.contexts:
+        alike: dict[Ids, list[Option]] = {}
+        for option in context.options:
+            alike.setdefault(option.ids[:-1], []).append(option)
+        rows += [Context(context.ids, tuple(options)) for options in alike.values()]
     rows.sort(key=lambda row: len(row.ids) + len(row.options[0].ids), reverse=True)
     return [rows[at : at + size] for at in range(0, len(rows), size)]
 

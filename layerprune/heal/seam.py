@@ -2,8 +2,8 @@
 
 The layers below the cut are not touched, so what they hand over never changes: it is computed
 once, and every step begins there. With the whole model's own states as the target it ends a few
-layers later, too: a step costs those few layers, however deep the model is and however large its
-vocabulary.
+layers later, too. Only where the text's own loss is asked for do the layers above and the head run,
+and that on a share of the sequences.
 
 Letters: B batch, T time, H hidden size.
 """
@@ -52,7 +52,7 @@ class Seam(nn.Module):
     whole model's, relative to the squared length of these (Gromov et al., arXiv 2403.17887, eq. 8,
     moved up by the trained layers); `heal.text_weight` times the cross-entropy of the next token,
     for which all layers above have to run: it is taken on the first `heal.text_share` of the
-    sequences of a batch, at least one.
+    sequences of a micro-batch.
     """
 
     def __init__(self, model: PreTrainedModel, trained: range, config: HealConfig) -> None:
@@ -73,6 +73,7 @@ class Seam(nn.Module):
             after = run(state=entering)
         loss = entering.new_zeros((), dtype=torch.float32)
         if self._text:
+            # The last micro-batch of an epoch may be shorter.
             some = max(1, round(self._share * len(input_ids)))
             normed_BTH = after.normed[:some]
             if self._above:

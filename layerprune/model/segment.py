@@ -5,7 +5,7 @@ Letters: B batch, T time, H hidden size.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -37,10 +37,13 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
     has no other layers.
     """
     stack = decoder_stack(model)
+    embeddings: Any = model.get_input_embeddings()
+    width = int(embeddings.weight.shape[-1])  # not that of states in some models
     others = [slot for slot in range(len(stack.layers)) if slot not in slots]
     given: list[Tensor] = []
     after: list[Tensor] = []
 
+    # In place of what the decoder makes of embeddings, which are of no account then.
     def enter(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]):  # type: ignore[no-untyped-def]
         if not given:
             return None
@@ -57,7 +60,7 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
         given[:] = [] if state is None else [state]
         out = stack.decoder(
             input_ids=ids,
-            inputs_embeds=state,
+            inputs_embeds=None if state is None else state.new_zeros(*state.shape[:2], width),
             past_key_values=cache,
             use_cache=cache is not None,
         )

@@ -32,8 +32,7 @@ def identity(
         "heal": {
             key: value
             for key, value in asdict(config.heal).items()
-            # How a step's sequences are shared out changes rounding alone; checkpoints, nothing.
-            if value is not None and key not in {"micro_batch_size", "save_every"}
+            if value is not None and key not in _changes_nothing(config)
         },
         "eval": {
             "tasks": sorted(config.eval.tasks),
@@ -48,6 +47,13 @@ def identity(
             "heldout_sequences": config.data.heldout_sequences,
         },
     }
+
+
+def _changes_nothing(config: Config) -> set[str]:
+    """Keys of healing that no result depends on beyond rounding."""
+    # How a step's sequences are shared out decides on which of them `seam` takes the text's loss.
+    shares = config.heal.recipe == "seam"
+    return {"save_every"} if shares else {"save_every", "micro_batch_size"}
 
 
 def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:

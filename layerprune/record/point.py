@@ -37,7 +37,8 @@ class Point:
     loss: dict[str, Any]
     """nats (per token), normalised (by ln V), stderr, num_sequences."""
     costs: dict[str, Any]
-    """Seconds of each stage, and the process's peak memory in bytes."""
+    """Seconds of each stage, the process's peak memory in bytes, and shared_by: how many points
+    were asked together, whose seconds are an even share and whose peak is that of all."""
     provenance: dict[str, Any]
     healing: dict[str, Any] | None = None
     """What was done after the cut: recipe, tokens, seconds, trainable_parameters,

@@ -1,10 +1,12 @@
 """Answers are kept whole, found again by what they follow from, and never twice computed."""
 
 import json
+import math
 import subprocess
 import sys
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from tiny import byte_tokenizer, tiny
 
@@ -37,7 +39,7 @@ def ran(model):
 
 
 def scorer(model, folder, paths=PATHS):
-    return Scorer(model, byte_tokenizer(), 4, paths=paths, stored=Answers(folder))
+    return Scorer(model, byte_tokenizer(), 4, paths=paths, stored=Answers(folder, "tiny"))
 
 
 def test_what_is_known_is_not_asked_again(model, ran, tmp_path):
@@ -73,19 +75,33 @@ def test_only_what_is_new_runs(model, ran, tmp_path):
 
 def test_damaged_files_are_made_again(model, ran, tmp_path):
     expected = scorer(model, tmp_path).loglikelihood(requests())
-    for path in tmp_path.glob("*.json"):
+    for path in tmp_path.glob("*/*.json"):
         path.write_text(path.read_text()[:50])
     ran.clear()
     assert scorer(model, tmp_path).loglikelihood(requests()) == expected
     assert ran
-    for path in tmp_path.glob("*.json"):
+    for path in tmp_path.glob("*/*.json"):
         known = json.loads(path.read_text())
         path.write_text(json.dumps({layers: found[:1] for layers, found in known.items()}))
     assert scorer(model, tmp_path).loglikelihood(requests()) == expected
 
 
+def test_a_cut_model_that_gives_no_numbers_is_not_kept_and_harms_no_other(model, tmp_path):
+    with torch.no_grad():
+        decoder_stack(model).layers[3].mlp.down_proj.weight.fill_(float("nan"))
+    first = scorer(model, tmp_path)
+    values = []
+    for first.path in range(3):
+        values.append([value for value, _ in first.loglikelihood(requests())])
+    assert all(map(math.isnan, values[0]))
+    assert all(map(math.isfinite, values[1] + values[2]))
+    known = [json.loads(path.read_text()) for path in tmp_path.glob("*/*.json")]
+    assert known
+    assert all(set(each) == {",".join(map(str, path)) for path in PATHS[1:]} for each in known)
+
+
 def test_other_questions_have_other_files(tmp_path):
-    stored = Answers(tmp_path)
+    stored = Answers(tmp_path, "tiny")
     with stored.of(GROUP) as chunk:
         chunk.add([(0, 1)], [[(-1.5, True), (-2.5, False)]])
     with stored.of(GROUP) as chunk:
@@ -105,12 +121,12 @@ def test_a_lock_of_a_process_that_died_holds_nobody_up(tmp_path):
 import os, signal
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.contexts import Context, Group, Option
-with Answers(__import__("pathlib").Path({str(tmp_path)!r})).of({GROUP!r}):
+with Answers(__import__("pathlib").Path({str(tmp_path)!r}), "tiny").of({GROUP!r}):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode < 0
-    assert list(tmp_path.glob("*.lock"))
-    with Answers(tmp_path).of(GROUP) as chunk:
+    assert list(tmp_path.glob("*/*.lock"))
+    with Answers(tmp_path, "tiny").of(GROUP) as chunk:
         chunk.add([(0,)], [[(-1.0, True)]])
 
 
@@ -122,11 +138,11 @@ def test_a_second_job_waits_for_the_first_ones_answers(tmp_path):
 
     def second():
         inside.wait()
-        with Answers(tmp_path).of(GROUP) as chunk:
+        with Answers(tmp_path, "tiny").of(GROUP) as chunk:
             seen.append(chunk.read((0,)))
 
     with ThreadPoolExecutor() as pool:
-        with Answers(tmp_path).of(GROUP) as chunk:
+        with Answers(tmp_path, "tiny").of(GROUP) as chunk:
             waiting = pool.submit(second)
             inside.set()
             chunk.add([(0,)], [[(-1.0, True)]])

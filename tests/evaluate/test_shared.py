@@ -9,8 +9,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
-from layerprune.evaluate.contexts import contexts, groups
+from layerprune.evaluate.contexts import _families, contexts, groups
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.shared import batched
 from layerprune.evaluate.tree import grow
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
@@ -90,13 +91,13 @@ def test_what_is_shared_runs_once(monkeypatch):
     for layer in decoder_stack(model).layers:
         layer.register_forward_pre_hook(note, with_kwargs=True)
     paths = [tuple(at for at in range(8) if not 5 - count <= at < 6) for count in range(4)]
-    scorer = Scorer(model, tokenizer, batch_size=8, paths=paths)
-    prefix = "p" * 50
+    scorer = Scorer(model, tokenizer, batch_size=8, max_length=200, paths=paths)
+    prefix = "p" * 150
     scorer.loglikelihood(requests([(prefix + word, "A") for word in ("x", "yz", "uvw")]))
     runs = sum(branch.layer_runs for branch in grow(paths))
     assert runs == len({path[:at] for path in paths for at in range(1, 9) if at <= len(path)})
     # The beginning once, and the rest of the three questions, padded to the longest, once.
-    assert sorted(ran) == sorted([(1, 50, 32)] * runs + [(3, 3, 32)] * runs)
+    assert sorted(ran) == sorted([(1, 150, 32)] * runs + [(3, 3, 32)] * runs)
     before = len(ran)
     for scorer.path in range(4):
         scorer.loglikelihood(requests([(prefix + "x", "A")]))
@@ -147,13 +148,105 @@ def test_groups_hold_every_context_and_share_what_they_can():
         assert options == list(range(30))
 
 
-def test_few_shot_subjects_are_a_group_each():
-    subjects = {name: [ord(letter) for letter in name * 20] for name in ("law", "art", "sea")}
-    asked = [
+def few_shot(names):
+    subjects = {name: [ord(letter) for letter in name * 20] for name in names}
+    return [
         (("", ""), [1, 2, *start, *range(200, 200 + at)], [7])
         for start in subjects.values()
         for at in range(1, 30)
     ]
-    made = groups(contexts(asked, 1000))
-    assert sorted(len(group.contexts) for group in made) == [29, 29, 29]
-    assert all(len(group.prefix) == 2 + 60 for group in made)
+
+
+STRAY = [(("", ""), ids, [7]) for ids in ([1, 2, 97, 5], [1, 2, 98], [50], [60, 61], [1, 2, 109])]
+
+
+@pytest.mark.parametrize("stray", [[], STRAY, STRAY[2:]], ids=len)
+def test_few_shot_subjects_are_a_group_each_whatever_stands_between(stray):
+    made = groups(contexts([*stray, *few_shot(("law", "art", "sea"))], 1000))
+    assert [(len(group.prefix), len(group.contexts)) for group in made[:3]] == [(62, 29)] * 3
+    assert [len(group.contexts) for group in made[3:]] == ([len(stray)] if stray else [])
+
+
+def partitions(items):
+    if not items:
+        yield []
+        return
+    for rest in partitions(items[1:]):
+        yield [[items[0]], *rest]
+        for at, some in enumerate(rest):
+            yield [*rest[:at], [items[0], *some], *rest[at + 1 :]]
+
+
+def test_groups_save_as_much_as_any_partition():
+    dice = random.Random(1)
+
+    def saved(rows):
+        most = min(map(len, rows)) - 1
+        differ = (at for at, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1)
+        return min(next(differ, most), most) * (len(rows) - 1)
+
+    for _ in range(100):
+        rows = list(
+            {(*dice.choices(range(2), k=dice.randint(0, 7)), 9) for _ in range(dice.randint(1, 6))}
+        )
+        found = _families(rows)
+        assert sorted(at for members, _ in found for at in members) == list(range(len(rows)))
+        for members, length in found:
+            assert len({rows[at][:length] for at in members}) == 1
+            assert length < min(len(rows[at]) for at in members)
+        made = sum(length * (len(members) - 1) for members, length in found)
+        assert made == max(sum(map(saved, parts)) for parts in partitions(rows))
+
+
+def test_many_nested_beginnings_are_no_trouble():
+    found = groups(contexts([(("", ""), [3] * at, [7]) for at in range(1, 3000)], 5000))
+    assert sum(len(group.contexts) for group in found) == 2999
+
+
+def test_long_options_in_16_bits_add_up():
+    model, tokenizer = tiny("llama", vocab_size=259).bfloat16(), byte_tokenizer()
+    long = [("context", "y" * 500)]
+    ((value, _),) = Scorer(model, tokenizer, 2, max_length=600).loglikelihood(requests(long))
+    wide = HFLM(pretrained=model, tokenizer=tokenizer, max_length=600, softmax_dtype="float32")
+    ((wanted, _),) = wide.loglikelihood(requests(long), disable_tqdm=True)
+    assert value == pytest.approx(wanted, rel=5e-3)
+
+
+def test_options_of_one_context_are_bounded():
+    options = [(f"option {at}") for at in range(100)]
+    (group,) = groups(contexts([(("", ""), [1], [3, at]) for at in range(100)], 50))
+    parts = list(batched(group, 2))
+    assert len(options) == sum(len(each.options) for part in parts for each in part)
+    assert max(sum(len(each.options) for each in part) for part in parts) <= 8
+    pairs = [("q", option) for option in options[:20]]
+    model, tokenizer = tiny("llama", vocab_size=259), byte_tokenizer()
+    small = Scorer(model, tokenizer, 1).loglikelihood(requests(pairs))
+    large = Scorer(model, tokenizer, 64).loglikelihood(requests(pairs))
+    for (value, greedy), (other, other_greedy) in zip(small, large, strict=True):
+        assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)
+
+
+def test_options_that_differ_in_their_last_token_run_once_where_caches_forget():
+    model, tokens = tiny("gemma2", vocab_size=259), []
+    model.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    pairs = [(f"question {word}", letter) for word in "ab" for letter in "ABCD"]
+    Scorer(model, byte_tokenizer(), 8).loglikelihood(requests(pairs))
+    assert sum(tokens) == 2 * len("question a")
+
+
+def test_states_wider_or_narrower_than_embeddings():
+    """As OPT-350m has them."""
+    narrow = {"vocab_size": 259, "word_embed_proj_dim": 16}
+    model, tokenizer = tiny("opt", **narrow), byte_tokenizer()
+    scorer = Scorer(model, tokenizer, 2, paths=PATHS)
+    for scorer.path in (0, 3):
+        dropped = [at for at in range(8) if at not in PATHS[scorer.path]]
+        alone = HFLM(pretrained=drop_layers(tiny("opt", **narrow), dropped), tokenizer=tokenizer)
+        for (value, _), (wanted, _) in zip(
+            scorer.loglikelihood(requests(PAIRS[:6])),
+            alone.loglikelihood(requests(PAIRS[:6]), disable_tqdm=True),
+            strict=True,
+        ):
+            assert value == pytest.approx(wanted, abs=1e-4, rel=1e-5)
