@@ -61,7 +61,7 @@ def num_too_long(requests: Sequence[Request], window: int) -> int:
 
 
 def groups(found: Sequence[Context]) -> list[Group]:
-    """The contexts in the groups whose common beginnings save most tokens; the rest is one group.
+    """The contexts in groups whose common beginnings save many tokens; the rest is one group.
 
     Beginnings are compared as tokens, since a text's tokens may change where it goes on.
     """
@@ -115,8 +115,9 @@ class _Kin:
 def _families(sequences: Sequence[Ids]) -> list[tuple[list[int], int]]:
     """The sequences' numbers in groups, with how many tokens each group begins with in common.
 
-    Of all groupings, one that saves most tokens (where no sequence is the beginning of another). A
-    token remains of each sequence, for its state is what predicts the continuation.
+    Sequences that begin alike are a tree; each of its branches is a group of its own, or joins that
+    of the branch below it, whichever saves more tokens. One remains of each sequence, for its state
+    is what predicts the continuation.
     """
     order = sorted(range(len(sequences)), key=lambda at: sequences[at])
     kin = [_Kin(len(sequences[at]), [at], [], 0, [([at], 0)]) for at in order]
