@@ -34,8 +34,10 @@ def main() -> None:
     print("|--:|:--|--:|--:|--:|--:|--:|--:|--:|")
     for count, recipe in sorted(groups, key=lambda key: (key[0], ORDER.index(key[1]))):
         print(_row(count, recipe, groups[count, recipe], options.task))
-    errors = [_measure(point, options.task)["stderr"] for some in groups.values() for point in some]
-    print(f"\nStandard error of an accuracy: {100 * min(errors):.1f} to {100 * max(errors):.1f}.")
+    found = [_measure(point, options.task)["stderr"] for some in groups.values() for point in some]
+    errors = [100 * stderr for stderr in found if stderr is not None]
+    if errors:
+        print(f"\nStandard error of an accuracy: {min(errors):.1f} to {max(errors):.1f}.")
 
 
 def _row(count: int, recipe: str, points: Sequence[Point], task: str) -> str:
