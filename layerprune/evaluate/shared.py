@@ -28,6 +28,9 @@ from layerprune.progress import Advance
 POSITIONS_AT_ONCE = 2048
 """Logits are made for so many positions at a time: never for [B, T, V] as a whole."""
 
+LEAST_PADDING = 8
+"""Tokens of padding that no batch is split for."""
+
 ROWS_EACH = 4
 """Options of a context that memory is planned for."""
 
@@ -249,9 +252,7 @@ def batched(group: Group, size: int) -> Iterator[list[Context]]:
     """
     ordered = sorted(group.contexts, key=lambda context: len(context.ids), reverse=True)
     if all(len(option.ids) == 1 for context in ordered for option in context.options):
-        # Padding on the right costs a little, batches of one cost more; options are no rows here.
-        for at in range(0, len(ordered), size):
-            yield ordered[at : at + size]
+        yield from _padded(ordered, size)
         return
     some: list[Context] = []
     rows = 0
@@ -264,6 +265,21 @@ def batched(group: Group, size: int) -> Iterator[list[Context]]:
                 some, rows = [], 0
             some.append(part)
             rows += len(part.options)
+    if some:
+        yield some
+
+
+def _padded(ordered: Sequence[Context], size: int) -> Iterator[list[Context]]:
+    """Neighbours of about one length: a little padding costs less than batches of one."""
+    some: list[Context] = []
+    for context in ordered:
+        if some:
+            longest = len(some[0].ids)
+            padding = longest - len(context.ids)
+            if len(some) == size or padding > max(LEAST_PADDING, longest // 4):
+                yield some
+                some = []
+        some.append(context)
     if some:
         yield some
 

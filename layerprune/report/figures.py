@@ -135,7 +135,7 @@ def _training(curves: Sequence[Curve]) -> Figure:
     recipes = ", ".join(dict.fromkeys(entry.heal for _, entry in trained(curves)))
     over = max(datum["over"] for datum in data if datum["kind"] == "training")
     means = f" (means over up to {over} steps)" if over > 1 else ""
-    said = f"points: held-out loss, step 0 before training; light lines: the recipe's own training loss{means}"
+    said = f"points: held-out loss, step 0 before training; light lines: what is trained on{means}"
     dashes = look.dashes(data)
     panels = len({datum["panel"] for datum in data})
     lines = [dashes] if dashes and (panels > 1 or look.several_models) else []
