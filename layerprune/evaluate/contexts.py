@@ -84,25 +84,26 @@ def chunked(group: Group, size: int) -> Iterator[Group]:
 
 @dataclass
 class _Kin:
-    """Sequences that begin with the same `length` tokens, and their groups once these are made."""
+    """Sequences `low` to `high` - 1 of an order, which begin with the same `length` tokens."""
 
+    low: int
+    high: int
     length: int
-    members: list[int]
-    children: list["_Kin"]
+    children: list["_Kin"] = field(default_factory=list)
     """Those of them that begin with more in common."""
     saved: int = 0
-    """Tokens that need not run again."""
+    """Tokens that need not run again, once `groups` are made."""
     groups: list[tuple[list[int], int]] = field(default_factory=list)
 
     def settle(self) -> "_Kin":
         """Group those children together that save more so than by themselves."""
-        gains = [self.length * len(child.members) - child.saved for child in self.children]
+        gains = [self.length * (child.high - child.low) - child.saved for child in self.children]
         # The group's beginning has to run once.
         together = sum(max(0, gain) for gain in gains) > self.length
-        joined = []
+        joined: list[int] = []
         for child, gain in zip(self.children, gains, strict=True):
             if together and gain > 0:
-                joined += child.members
+                joined += range(child.low, child.high)
             else:
                 self.groups += child.groups
                 self.saved += child.saved
@@ -120,25 +121,25 @@ def _families(sequences: Sequence[Ids]) -> list[tuple[list[int], int]]:
     is what predicts the continuation.
     """
     order = sorted(range(len(sequences)), key=lambda at: sequences[at])
-    kin = [_Kin(len(sequences[at]), [at], [], 0, [([at], 0)]) for at in order]
-    begins, ends = dict(enumerate(kin)), dict(enumerate(kin, start=1))
-    spans = {id(each): (at, at + 1) for at, each in enumerate(kin)}
+    alone = [
+        _Kin(at, at + 1, len(sequences[number]), groups=[([at], 0)])
+        for at, number in enumerate(order)
+    ]
+    begins, ends = {each.low: each for each in alone}, {each.high: each for each in alone}
     overlaps = [
         (_common(sequences[one], sequences[other]), at)
         for at, (one, other) in enumerate(pairwise(order), start=1)
     ]
     # What begins alike stands together in this order; neighbours that share most are kin first.
     for length, at in sorted(overlaps, reverse=True):
-        sides = ends.pop(at), begins.pop(at)
-        low, high = spans[id(sides[0])][0], spans[id(sides[1])][1]
-        joined = _Kin(length, [member for side in sides for member in side.members], [])
-        for side in sides:
+        left, right = ends.pop(at), begins.pop(at)
+        joined = _Kin(left.low, right.high, length)
+        for side in (left, right):
             same = side.children and side.length == length
             joined.children += side.children if same else [side.settle()]
-        begins[low] = ends[high] = joined
-        spans[id(joined)] = low, high
-        kin.append(joined)  # alive, so that no other takes its identity
-    return begins[0].settle().groups if begins else []
+        begins[joined.low] = ends[joined.high] = joined
+    found = begins[0].settle().groups if begins else []
+    return [([order[at] for at in members], length) for members, length in found]
 
 
 def _common(one: Ids, other: Ids) -> int:

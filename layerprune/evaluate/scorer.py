@@ -27,7 +27,7 @@ from layerprune.evaluate.contexts import (
 )
 from layerprune.evaluate.shared import (
     Answer,
-    Questions,
+    Continued,
     Rows,
     batched,
     keeps_whole_cache,
@@ -145,7 +145,7 @@ class Scorer(HFLM):
                 answers.update(zip(order, known, strict=True))
         if new:
             paths, given = [path for path, _ in new], [answers for _, answers in new]
-            kind = Questions if self._shares else Rows
+            kind = Continued if self._shares else Rows
             batches = [kind(part, self.device, given) for part in parts]
             walk(self.model, paths, batches, chunk.prefix, advance)
             if stored is not None:

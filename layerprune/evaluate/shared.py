@@ -107,8 +107,8 @@ def _continued(before: DynamicCache | None, rows: int) -> DynamicCache:
     return cache
 
 
-class Questions:
-    """Contexts with their options, for log-likelihoods.
+class Continued:
+    """Contexts whose options go on from their cached keys and values.
 
     Contexts of one length need no padding, so that their caches can be continued as they are.
     """
@@ -302,7 +302,7 @@ def rows_of_a_length(group: Group, size: int) -> list[list[Context]]:
 def keeps_whole_cache(model: PreTrainedModel) -> bool:
     """Whether every layer's cache is keys and values of all tokens, which any row may continue.
 
-    Sliding windows and recurrent states forget; those models take lm-eval's own way.
+    Sliding windows and recurrent states forget: such models run whole sequences (`Rows`).
     """
     cache = DynamicCache(config=model.config)
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)

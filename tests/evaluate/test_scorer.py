@@ -61,7 +61,7 @@ def test_greedy_answers_are_recognised():
     assert answers[0][0] > answers[1][0]
 
 
-def test_sliding_windows_take_lm_evals_own_way():
+def test_sliding_windows_run_whole_sequences():
     assert keeps_whole_cache(tiny("llama"))
     assert not keeps_whole_cache(tiny("gemma2"))
 
