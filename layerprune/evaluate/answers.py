@@ -16,10 +16,10 @@ import numpy as np
 import transformers
 from filelock import FileLock, Timeout
 
-from layerprune.evaluate import tree
 from layerprune.evaluate.contexts import Group
 from layerprune.evaluate.shared import Answer
 from layerprune.files import write_json
+from layerprune.paths import tree
 
 VERSION = 1
 """Raised whenever the scoring changes an answer by more than rounding."""

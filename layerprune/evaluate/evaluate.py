@@ -10,10 +10,10 @@ from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.harness import Questions, Score
 from layerprune.evaluate.loss import Loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
-from layerprune.evaluate.tree import Path
 from layerprune.model.load import Loaded
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.tree import Path
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from layerprune.evaluate.shared import (
     batched,
     keeps_whole_cache,
     rows_of_a_length,
-    walk,
 )
-from layerprune.evaluate.tree import Path, layer_runs
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.tree import Path, layer_runs
+from layerprune.paths.walk import walk
 from layerprune.progress import Advance, bar, say_once
 
 CHUNK = 256

@@ -12,21 +12,16 @@ token), N positions, K options of all contexts of a batch.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
-from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from layerprune.evaluate.contexts import Context, Group, Ids, Option
-from layerprune.evaluate.tree import Branch, Path, grow
-from layerprune.model.segment import Run, segment
+from layerprune.model.segment import Run
 from layerprune.model.stack import Head
-from layerprune.progress import Advance
-
-POSITIONS_AT_ONCE = 2048
-"""Logits are made for so many positions at a time: never for [B, T, V] as a whole."""
+from layerprune.paths.scored import scored
+from layerprune.paths.walk import States
 
 LEAST_PADDING = 8
 """Tokens of padding that no batch is split for."""
@@ -36,61 +31,6 @@ ROWS_EACH = 4
 
 Answer = tuple[float, bool]
 """(log-likelihood, whether every token of the continuation was the likeliest)."""
-
-States = tuple[Tensor, ...]
-"""What a batch holds between two branches; () before the first."""
-
-
-class Batch(Protocol):
-    """Some of the work of a pass, small enough to be done at once."""
-
-    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
-        """Run a branch's layers; returns states, and the same after the final norm."""
-
-    def end(self, head: Head, path: int, normed: States) -> None:
-        """Take what a path that is complete has to say."""
-
-
-def walk(
-    model: PreTrainedModel,
-    paths: Sequence[Path],
-    batches: Sequence[Batch],
-    prefix: Ids = (),
-    advance: Advance = lambda steps, said="": None,
-) -> None:
-    """Do all batches for all paths; `prefix` are the tokens that come before each of them.
-
-    `advance` is told of each layer that has run over a batch.
-    """
-    head = Head(model)
-    start = torch.tensor([prefix], device=model.device) if prefix else None
-    stack: list[tuple[Branch, Tensor | None, list[States]]] = [
-        (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
-    ]
-    with torch.inference_mode():
-        while stack:
-            branch, before, entering = stack.pop()
-            states = list(entering)
-            del entering  # kept only where another branch waits for it
-            with segment(model, branch.layers) as run:
-                cache, prefix_after = _prefix(run, before)
-                for at, batch in enumerate(batches):
-                    after, normed = batch.run(run, cache, states[at])
-                    states[at] = after if branch.branches else ()  # else nobody reads it
-                    for path in branch.ends:
-                        batch.end(head, path, normed)
-                    advance(len(branch.layers))
-            # The last one first: it is the longest, and needs the states last.
-            stack += [(each, prefix_after, states) for each in reversed(branch.branches)]
-
-
-def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
-    """Keys and values of a group's beginning in these layers, and the state it leaves them in."""
-    if before is None:
-        return None, None
-    cache = DynamicCache()
-    given = {"state": before} if before.is_floating_point() else {"ids": before}
-    return cache, run(**given, cache=cache).state
 
 
 def _continued(before: DynamicCache | None, rows: int) -> DynamicCache:
@@ -175,9 +115,11 @@ class Continued:
         total_K = first_BV[self._row_K, self._first_K].float()
         wrong_K = (first_BV.argmax(dim=-1)[self._row_K] != self._first_K).to(total_K.dtype)
         if self._longer:
-            scored_N2 = _scored(head, normed[1][self._where_N, self._when_N], self._token_N)
-            total_K.index_add_(0, self._option_N, scored_N2[:, 0])
-            wrong_K.index_add_(0, self._option_N, scored_N2[:, 1])
+            value_N, likeliest_N = scored(
+                head, normed[1][self._where_N, self._when_N], self._token_N
+            )
+            total_K.index_add_(0, self._option_N, value_N)
+            wrong_K.index_add_(0, self._option_N, (~likeliest_N).to(total_K.dtype))
         self._found[path].update(
             (request, (value, wrong == 0))
             for request, value, wrong in zip(
@@ -227,22 +169,14 @@ class Rows:
 
     def end(self, head: Head, path: int, normed: States) -> None:
         """Log-likelihoods from the states that predict a token of an option."""
-        scored_N2 = _scored(head, normed[0][self._where_N, self._when_N], self._token_N)
-        for request, part in zip(self._requests, scored_N2.split(self._lengths), strict=True):
-            self._found[path][request] = float(part[:, 0].sum()), not bool(part[:, 1].any())
-
-
-def _scored(head: Head, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
-    """For each position its token's log-probability, and 1 if another one is likelier: [N, 2]."""
-    parts = []
-    for hidden, token in zip(
-        hidden_NH.split(POSITIONS_AT_ONCE), token_N.split(POSITIONS_AT_ONCE), strict=True
-    ):
-        logprob_NV = torch.log_softmax(head(hidden), dim=-1)
-        wrong_N = (logprob_NV.argmax(dim=-1) != token).to(logprob_NV.dtype)
-        value_N = logprob_NV.gather(1, token[:, None])[:, 0].float()
-        parts.append(torch.stack([value_N, wrong_N.float()], dim=1))
-    return torch.cat(parts)
+        value_N, likeliest_N = scored(head, normed[0][self._where_N, self._when_N], self._token_N)
+        for request, values, likeliest in zip(
+            self._requests,
+            value_N.split(self._lengths),
+            likeliest_N.split(self._lengths),
+            strict=True,
+        ):
+            self._found[path][request] = float(values.sum()), bool(likeliest.all())
 
 
 def batched(group: Group, size: int) -> Iterator[list[Context]]:

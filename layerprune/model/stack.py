@@ -57,6 +57,7 @@ class Head:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         decoder = model.get_decoder()
         path = next(path for path, part in model.named_modules() if part is decoder)
         parent, _, self._name = path.rpartition(".")

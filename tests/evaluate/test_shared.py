@@ -12,9 +12,9 @@ from tiny import byte_tokenizer, tiny
 from layerprune.evaluate.contexts import _families, contexts, groups
 from layerprune.evaluate.scorer import Scorer
 from layerprune.evaluate.shared import batched
-from layerprune.evaluate.tree import grow
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
+from layerprune.paths.tree import grow
 
 SHOTS = "The following are questions.\n" + "Question: one?\nAnswer: one\n" * 2
 PAIRS = [

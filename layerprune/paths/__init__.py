@@ -1,0 +1,1 @@
+"""Many cut models of one model, in one pass: whatever they share runs once."""

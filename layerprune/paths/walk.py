@@ -1,0 +1,75 @@
+"""A pass through all paths of a model: each branch of their tree runs once, for all batches.
+
+Cut models of one model run the same layers up to their cuts, with the same weights on the same
+text. Their paths through the layers form a tree (`tree.grow`); what a branch puts out goes on into
+the branches above it. Within a branch, the tokens that all batches begin with run once, too.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from layerprune.model.segment import Run, segment
+from layerprune.model.stack import Head
+from layerprune.paths.tree import Branch, Path, grow
+from layerprune.progress import Advance
+
+Ids = tuple[int, ...]
+
+States = tuple[Tensor, ...]
+"""What a batch holds between two branches; () before the first."""
+
+
+class Batch(Protocol):
+    """Some of the work of a pass, small enough to be done at once."""
+
+    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
+        """Run a branch's layers; returns states, and the same after the final norm."""
+
+    def end(self, head: Head, path: int, normed: States) -> None:
+        """Take what a path that is complete has to say."""
+
+
+def walk(
+    model: PreTrainedModel,
+    paths: Sequence[Path],
+    batches: Sequence[Batch],
+    prefix: Ids = (),
+    advance: Advance = lambda steps, said="": None,
+) -> None:
+    """Do all batches for all paths; `prefix` are the tokens that come before each of them.
+
+    `advance` is told of each layer that has run over a batch.
+    """
+    head = Head(model)
+    start = torch.tensor([prefix], device=model.device) if prefix else None
+    stack: list[tuple[Branch, Tensor | None, list[States]]] = [
+        (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
+    ]
+    with torch.inference_mode():
+        while stack:
+            branch, before, entering = stack.pop()
+            states = list(entering)
+            del entering  # kept only where another branch waits for it
+            with segment(model, branch.layers) as run:
+                cache, prefix_after = _prefix(run, before)
+                for at, batch in enumerate(batches):
+                    after, normed = batch.run(run, cache, states[at])
+                    states[at] = after if branch.branches else ()  # else nobody reads it
+                    for path in branch.ends:
+                        batch.end(head, path, normed)
+                    advance(len(branch.layers))
+            # The last one first: it is the longest, and needs the states last.
+            stack += [(each, prefix_after, states) for each in reversed(branch.branches)]
+
+
+def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
+    """Keys and values of a group's beginning in these layers, and the state it leaves them in."""
+    if before is None:
+        return None, None
+    cache = DynamicCache()
+    given = {"state": before} if before.is_floating_point() else {"ids": before}
+    return cache, run(**given, cache=cache).state
