@@ -1,4 +1,4 @@
-"""The most memory that something took: of the process, or of the GPU that it runs on."""
+"""Memory of a process, or of the GPU that it runs on: what is free, and the most it ever took."""
 
 import contextlib
 import ctypes
@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def reset_peak(device: "torch.device") -> None:
@@ -44,3 +47,17 @@ def peak(device: "torch.device") -> int:
         return int(line.split()[1]) * 1024
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024
+
+
+def free(device: "torch.device") -> int:
+    """Bytes that can still be had: of a GPU, or of the machine and what limits its processes."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    left = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, or a batch system's
+        group = _CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition(":/")[2]
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        left = min(left, int(limit) - int(used))  # "max" is no number: no limit
+    return max(0, left)

@@ -22,6 +22,7 @@ from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source, locate
+from layerprune.paths.room import Room
 from layerprune.plan import STRATEGIES, make_plan
 from layerprune.plan.plan import Plan
 from layerprune.plan.target import Target, targets
@@ -93,7 +94,7 @@ def run(config: Config) -> list[Point]:
         if config.heal.recipe == "none":
             memory.reset_peak(torch_device(config.runtime.device))
             together = evaluate_all(
-                loaded, questions, heldout_ST, config.eval.batch_size,
+                loaded, questions, heldout_ST, _room(job, loaded.model),
                 [plan.kept for plan in plans], _answers(job, outputs / "cache" / "answers"),
             )  # fmt: skip
         else:
@@ -184,6 +185,10 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     return stored(folder, content_hash(depends_on), measure)
 
 
+def _room(job: Job, model: PreTrainedModel) -> Room:
+    return Room.of(model, job.config.runtime.memory_bytes)
+
+
 def _answers(job: Job, folder: Path) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
     device = torch_device(job.config.runtime.device).type
@@ -199,17 +204,16 @@ def _healed_point(
     healed = _heal(job, plan, heldout_ST, store, point_key(_identity(job, target)))
     if not processes.first():
         return None
-    result = evaluate(healed.loaded, job.questions, heldout_ST, job.config.eval.batch_size)
+    room = _room(job, healed.loaded.model)
+    result = evaluate(healed.loaded, job.questions, heldout_ST, room)
     return _point(job, target, plan, profile, result, healed.record)
 
 
 def _heal(job: Job, plan: Plan, heldout_ST: Tensor, store: Store, key: str) -> "Healed":
     from layerprune.heal.recipes import heal  # peft and bitsandbytes: only where they are used
 
-    batch_size = job.config.eval.batch_size
-
     def loss(model: PreTrainedModel) -> float:
-        return heldout_loss(model, heldout_ST, batch_size).nats
+        return heldout_loss(model, heldout_ST, job.config.runtime.memory_bytes).nats
 
     folder = store.point_folder(key)
     return heal(job.source, plan, job.text, job.config, folder, store.checkpoints(key), loss)

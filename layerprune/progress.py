@@ -22,7 +22,7 @@ from layerprune import processes
 class Advance(Protocol):
     """Moves a bar on."""
 
-    def __call__(self, steps: int, said: str = "") -> None:
+    def __call__(self, steps: float, said: str = "") -> None:
         """By so many steps; `said` is shown beside the bar until something else is."""
 
 
@@ -80,7 +80,7 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
     display = _live[0]
     task = display.add_task(title, total=total, said="")
 
-    def advance(steps: int, said: str = "") -> None:
+    def advance(steps: float, said: str = "") -> None:
         display.advance(task, steps)
         if said:
             display.update(task, said=said)
@@ -99,9 +99,9 @@ def _terminal_bar(title: str, total: int) -> Iterator[Advance]:
 def _plain_bar(title: str, total: int) -> Iterator[Advance]:
     global _open
     started = last = time.monotonic()
-    done = 0
+    done = 0.0
 
-    def advance(steps: int, said: str = "") -> None:
+    def advance(steps: float, said: str = "") -> None:
         nonlocal done, last
         done += steps
         now = time.monotonic()
@@ -109,7 +109,7 @@ def _plain_bar(title: str, total: int) -> Iterator[Advance]:
             last = now
             left = (now - started) * (total - done) / done
             beside = f" ({said})" if said else ""
-            say(f"{title}: {done}/{total}, about {left:.0f} s left{beside}")
+            say(f"{title}: {int(done)}/{total}, about {left:.0f} s left{beside}")
 
     _open += 1
     try:
@@ -118,4 +118,4 @@ def _plain_bar(title: str, total: int) -> Iterator[Advance]:
         _open -= 1
     took = time.monotonic() - started
     if _open == 0 and took >= PLAIN_FROM_S:
-        say(f"{title}: {done}/{total} in {took:.0f} s")
+        say(f"{title}: {round(done)}/{total} in {took:.0f} s")

@@ -55,7 +55,7 @@ def test_dense_and_cut_scores_are_lm_evals_own(loaded, facts, distances):
     for count in (0, 3):
         plan = make_plan(Target(count / 30, count), "block", distances, seed=0)
         with dropped(loaded.model, plan.dropped):
-            ours = facts.score(Scorer(loaded.model, loaded.tokenizer, 16))
+            ours = facts.score(Scorer(loaded.model, loaded.tokenizer))
             theirs = facts.score(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer,
                                       batch_size=16))  # fmt: skip
         assert ours == theirs
@@ -77,8 +77,8 @@ def test_distances_are_those_of_a_language_model(distances):
 
 def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, distances):
     ids = cut(read(DataConfig()).heldout, loaded.tokenizer, length=128, most=4)
-    dense = heldout_loss(loaded.model, ids, batch_size=4)
+    dense = heldout_loss(loaded.model, ids)
     assert dense.normalised < 0.4
     plan = make_plan(Target(0.3, 9), "block", distances, seed=0)
     with dropped(loaded.model, plan.dropped):
-        assert heldout_loss(loaded.model, ids, batch_size=4).nats > dense.nats + 1
+        assert heldout_loss(loaded.model, ids).nats > dense.nats + 1

@@ -125,7 +125,7 @@ def test_scores_are_lm_evals_own(tiny_folder, tiny_tasks, tmp_path, layers):
     loaded = load(locate(config.model, tmp_path), config.model.dtype, "cpu")
     model = drop_layers(loaded.model, layers)
     questions = Questions(EvalConfig(tasks=["letters"], include_path=str(tiny_tasks)))
-    ours = questions.score(Scorer(model, loaded.tokenizer, batch_size=5))
+    ours = questions.score(Scorer(model, loaded.tokenizer))
     theirs = questions.score(HFLM(pretrained=model, tokenizer=loaded.tokenizer, batch_size=2))
     assert ours == theirs
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from layerprune.config.size import num_bytes
 from layerprune.errors import UserError
 
 DEFAULT_FRACTIONS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
@@ -237,8 +238,6 @@ class EvalConfig:
     """Solved examples before each question; each task's own default if not given."""
     limit: int | None = None
     """Questions per task, the first ones of each; all if not given."""
-    batch_size: int = 16
-    """Questions that go through the model together."""
     include_path: str | None = None
     """A folder with lm-eval task files of the user's own."""
     datasets_dir: str | None = None
@@ -252,7 +251,6 @@ class EvalConfig:
         for key, value, least in (
             ("eval.num_fewshot", self.num_fewshot, 0),
             ("eval.limit", self.limit, 1),
-            ("eval.batch_size", self.batch_size, 1),
         ):
             if value is not None and value < least:
                 raise UserError(f"{key}={value}: it must be at least {least}.")
@@ -322,8 +320,22 @@ class RuntimeConfig:
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
     threads: int | None = None
     """CPU threads; PyTorch's choice if not given."""
+    memory: str | None = None
+    """What may be used beside the model while it is asked, as in `2GiB`; half of what is free if
+    not given. It decides how much runs at once, and how much waits."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as a number."""
+        return None if self.memory is None else num_bytes(self.memory)
 
     def __post_init__(self) -> None:
+        try:
+            enough = self.memory_bytes is None or self.memory_bytes > 0
+        except ValueError:
+            enough = False
+        if not enough:
+            raise UserError(f"runtime.memory={self.memory}: give a size such as 500MB or 2GiB.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"runtime.threads={self.threads}: it must be at least 1.")
 

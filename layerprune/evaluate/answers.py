@@ -16,12 +16,11 @@ import numpy as np
 import transformers
 from filelock import FileLock, Timeout
 
-from layerprune.evaluate.contexts import Group
-from layerprune.evaluate.shared import Answer
+from layerprune.evaluate.contexts import Answer, Group
 from layerprune.files import write_json
 from layerprune.paths import tree
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the scoring changes an answer by more than rounding."""
 
 WAIT_S = 3600.0
@@ -41,7 +40,7 @@ class Answers:
 
         The system lets go of the lock when the process that holds it ends, however it ends.
         """
-        path = self._folder / f"{_name(chunk)}.json"
+        path = self._path(chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_suffix(".lock"))
         with suppress(Timeout):
@@ -51,6 +50,13 @@ class Answers:
         finally:
             lock.release()
 
+    def read(self, chunk: Group) -> "Chunk":
+        """What is known of a chunk, for a look at it."""
+        return Chunk(self._path(chunk))
+
+    def _path(self, chunk: Group) -> Path:
+        return self._folder / f"{_name(chunk)}.json"
+
 
 class Chunk:
     """The answers to some questions, by the layers that a cut model keeps."""
@@ -59,7 +65,7 @@ class Chunk:
         self._path = path
         self._known = _read(path)
 
-    def read(self, path: tree.Path) -> list[Answer] | None:
+    def of(self, path: tree.Path) -> list[Answer] | None:
         """The answers of a cut model in the chunk's order, if they are known."""
         found = self._known.get(_layers(path))
         return None if found is None else [(value, greedy) for value, greedy in found]

@@ -11,6 +11,9 @@ Ids = tuple[int, ...]
 Request = tuple[tuple[str, str], list[int], list[int]]
 """(texts, context ids, continuation ids), as lm-eval passes them."""
 
+Answer = tuple[float, bool]
+"""(log-likelihood, whether every token of the continuation was the likeliest)."""
+
 LEAST_SAVED = 256
 """Tokens that a group must save: each one is a pass of its own, in smaller batches."""
 

@@ -13,6 +13,7 @@ from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import Loaded
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.room import Room
 from layerprune.paths.tree import Path
 
 
@@ -31,19 +32,17 @@ class Evaluation:
     """How many models were asked together: what was the most in memory, was so for all."""
 
 
-def evaluate(
-    loaded: Loaded, questions: Questions, heldout_ST: Tensor, batch_size: int
-) -> Evaluation:
+def evaluate(loaded: Loaded, questions: Questions, heldout_ST: Tensor, room: Room) -> Evaluation:
     """Ask a model every question, and measure its loss on held-out sequences [S, T]."""
     every_layer = tuple(range(len(decoder_stack(loaded.model).layers)))
-    return next(evaluate_all(loaded, questions, heldout_ST, batch_size, [every_layer]))
+    return next(evaluate_all(loaded, questions, heldout_ST, room, [every_layer]))
 
 
 def evaluate_all(
     loaded: Loaded,
     questions: Questions,
     heldout_ST: Tensor,
-    batch_size: int,
+    room: Room,
     paths: Sequence[Path],
     stored: Answers | None = None,
 ) -> Iterator[Evaluation]:
@@ -54,9 +53,9 @@ def evaluate_all(
     """
     model = loaded.model
     num_layers = len(decoder_stack(model).layers)
-    scorer = Scorer(model, loaded.tokenizer, batch_size, paths=paths, stored=stored)
+    scorer = Scorer(model, loaded.tokenizer, room=room, paths=paths, stored=stored)
     started = time.monotonic()
-    losses = heldout_losses(model, heldout_ST, batch_size, paths)
+    losses = heldout_losses(model, heldout_ST, paths, room)
     heldout_s = (time.monotonic() - started) / len(paths)
     for number, path in enumerate(paths):
         started, asked_s = time.monotonic(), scorer.seconds

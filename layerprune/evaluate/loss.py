@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from layerprune.model.stack import decoder_stack
 from layerprune.paths.losses import losses
+from layerprune.paths.room import Room
 from layerprune.paths.tree import Path
 
 
@@ -28,21 +29,21 @@ class Loss:
     num_sequences: int
 
 
-def heldout_loss(model: PreTrainedModel, ids_ST: Tensor, batch_size: int) -> Loss:
+def heldout_loss(model: PreTrainedModel, ids_ST: Tensor, memory: int | None = None) -> Loss:
     """The loss of a model on token sequences [S, T]: every token after the first is predicted.
 
-    T must be at least 2.
+    T must be at least 2. `memory` is a budget in bytes, half of what is free by default.
     """
     every_layer = tuple(range(len(decoder_stack(model).layers)))
-    return heldout_losses(model, ids_ST, batch_size, [every_layer])[0]
+    return heldout_losses(model, ids_ST, [every_layer], Room.of(model, memory))[0]
 
 
 def heldout_losses(
-    model: PreTrainedModel, ids_ST: Tensor, batch_size: int, paths: Sequence[Path]
+    model: PreTrainedModel, ids_ST: Tensor, paths: Sequence[Path], room: Room
 ) -> list[Loss]:
     """The losses of cut models, each of which keeps the layers of a path, in one pass."""
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    found = losses(model, ids_ST, batch_size, paths, "held-out loss")
+    found = losses(model, ids_ST, paths, "held-out loss", room)
     return [_loss(means, vocabulary) for means in found]
 
 

@@ -2,13 +2,15 @@
 
 lm-eval asks for log p(continuation | context), once for every option of a question. Its own
 backend runs each pair from the start and takes logits at every position, for one model at a time.
-Here all cut models of a model answer together (`shared`), the first time that one is asked.
+Here all cut models of a model answer together, the first time that one is asked: their paths
+through the layers, and the questions' tokens, run once where they begin alike.
 """
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -16,7 +18,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.evaluate.answers import Answers, Chunk
+from layerprune.evaluate.batch import Rows, takes_trees
 from layerprune.evaluate.contexts import (
+    Answer,
     Context,
     Group,
     Request,
@@ -25,22 +29,22 @@ from layerprune.evaluate.contexts import (
     groups,
     num_too_long,
 )
-from layerprune.evaluate.shared import (
-    Answer,
-    Continued,
-    Rows,
-    batched,
-    keeps_whole_cache,
-    rows_of_a_length,
-)
+from layerprune.evaluate.rows import Row, batches, chains, rows
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.room import Room, smaller
 from layerprune.paths.tree import Path, layer_runs
-from layerprune.paths.walk import walk
-from layerprune.progress import Advance, bar, say_once
+from layerprune.paths.walk import most_waiting, walk
+from layerprune.progress import Advance, bar, say, say_once
 
 CHUNK = 256
 """Contexts whose answers are kept together: what a run that is stopped loses at most."""
+
+ROW = 256
+"""Tokens in a row: each of them is held against all, so that a longer row costs more attention."""
+
+GENERATED_TOGETHER = 8
+"""Prompts that lm-eval's own generation takes at a time."""
 
 
 class Scorer(HFLM):
@@ -56,13 +60,17 @@ class Scorer(HFLM):
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
+        *,
+        room: Room | None = None,
         max_length: int | None = None,
         paths: Sequence[Path] | None = None,
         stored: Answers | None = None,
     ) -> None:
         super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=GENERATED_TOGETHER,
+            max_length=max_length,
         )
         layers = tuple(range(len(decoder_stack(model).layers)))
         self.paths: Sequence[Path] = [layers] if paths is None else paths
@@ -71,7 +79,7 @@ class Scorer(HFLM):
         self.seconds = 0.0
         """What the answers of all paths took together."""
         self._stored = stored
-        self._shares = keeps_whole_cache(model)
+        self._room = Room.of(model) if room is None else room
         self._keys: dict[tuple[str, str], bytes] = {}
         self._known: dict[bytes, list[Answer]] = {}
 
@@ -115,49 +123,122 @@ class Scorer(HFLM):
                 f"{self.max_length} tokens: their beginning is cut off, as lm-eval does."
             )
         asked = contexts(requests, self.max_length)
-        together = groups(asked) if self._shares else [Group((), tuple(asked))]
-        chunks = [chunk for group in together for chunk in chunked(group, CHUNK)]
-        parts = [self._parts(chunk) for chunk in chunks]
         found: list[dict[int, Answer]] = [{} for _ in self.paths]
+        new = [
+            chunk
+            for group in groups(asked)
+            for chunk in chunked(group, CHUNK)
+            if self._unknown(chunk, self._stored.read(chunk) if self._stored else None, found)
+        ]
+        num_new = sum(len(chunk.contexts) for chunk in new)
+        if num_new < len(asked):
+            say(f"{len(asked) - num_new} of {len(asked)} questions were answered before.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
-        with bar(title, total=layer_runs(self.paths) * sum(map(len, parts))) as advance:
-            for chunk, some in zip(chunks, parts, strict=True):
+        with bar(title, total=num_new) as advance:
+            # By tokens, for the time that is left to be true: questions are of many lengths.
+            a_token = num_new / max(1, sum(map(_num_tokens, new)))
+            for chunk in new:
                 with self._stored.of(chunk) if self._stored else nullcontext() as stored:
-                    self._answer(chunk, some, stored, found, advance)
+                    self._answer(chunk, stored, found, a_token * _num_tokens(chunk), advance)
         return [[of_path[index] for of_path in found] for index in range(len(requests))]
+
+    @cached_property
+    def _trees(self) -> bool:
+        trees = takes_trees(self.model)
+        if not trees:
+            say_once(
+                f"{self.model.config.model_type}: prompts run one by one and share layers alone, "
+                "since its decoder does not take a tree of tokens."
+            )
+        return trees
+
+    def _unknown(
+        self, chunk: Group, stored: Chunk | None, found: list[dict[int, Answer]]
+    ) -> list[int]:
+        """The numbers of the paths whose answers are not stored; what is stored is found."""
+        if stored is None:
+            return list(range(len(self.paths)))
+        order = _order(chunk)
+        unknown = []
+        for number, path in enumerate(self.paths):
+            known = stored.of(path)
+            if known is None or len(known) != len(order):
+                unknown.append(number)
+            else:
+                found[number].update(zip(order, known, strict=True))
+        return unknown
 
     def _answer(
         self,
         chunk: Group,
-        parts: list[list[Context]],
         stored: Chunk | None,
         found: list[dict[int, Answer]],
+        steps: float,
         advance: Advance,
     ) -> None:
-        """The answers of every path to one chunk: read where they are known, or given and kept."""
-        order = [option.request for context in chunk.contexts for option in context.options]
-        new = []
-        for path, answers in zip(self.paths, found, strict=True):
-            known = None if stored is None else stored.read(path)
-            if known is None or len(known) != len(order):
-                new.append((path, answers))
-            else:
-                answers.update(zip(order, known, strict=True))
-        if new:
-            paths, given = [path for path, _ in new], [answers for _, answers in new]
-            kind = Continued if self._shares else Rows
-            batches = [kind(part, self.device, given) for part in parts]
-            walk(self.model, paths, batches, chunk.prefix, advance)
-            if stored is not None:
-                stored.add(paths, [[answers[at] for at in order] for answers in given])
-        left = layer_runs(self.paths) - layer_runs([path for path, _ in new])
-        advance(left * len(parts))
+        """The answers of every path to one chunk: given, and kept, where they are not stored."""
+        numbers = self._unknown(chunk, stored, found)  # another job may have been faster
+        paths, new = [self.paths[number] for number in numbers], [found[at] for at in numbers]
+        moved = 0.0
+        while paths:
+            prefix = chunk.prefix if self._trees else ()
+            some = self._batches(chunk)
+            work = layer_runs(paths) * sum(map(_size, some))
 
-    def _parts(self, chunk: Group) -> list[list[Context]]:
-        """Contexts that go through the model together."""
-        if self._shares:
-            return list(batched(chunk, self.batch_size))
-        return rows_of_a_length(chunk, self.batch_size)
+            def move(tokens: int, work: int = work) -> None:
+                nonlocal moved
+                moved += steps * tokens / work
+                advance(steps * tokens / work)
+
+            try:
+                for wave in self._waves(some, most_waiting(paths)):
+                    parts = [Rows(part, self.model, new, self._trees, len(prefix)) for part in wave]
+                    walk(self.model, paths, parts, self._room, prefix, move)
+                break
+            except RuntimeError as error:
+                self._room = smaller(self._room, error)
+                advance(-moved)
+                moved = 0.0
+        advance(steps - moved)
+        if stored is not None and paths:
+            order = _order(chunk)
+            stored.add(paths, [[answers[at] for at in order] for answers in new])
+
+    def _batches(self, chunk: Group) -> list[list[Row]]:
+        """Rows that go through the model together."""
+        tokens = self._room.tokens
+        if self._trees:
+            return list(batches(rows(chunk.contexts, min(ROW, tokens)), tokens))
+        whole = [Context(chunk.prefix + each.ids, each.options) for each in chunk.contexts]
+        return list(batches(chains(whole), tokens))
+
+    def _waves(self, parts: Sequence[list[Row]], waiting: int) -> Iterator[list[list[Row]]]:
+        """Batches whose states may wait together where paths part."""
+        some: list[list[Row]] = []
+        for part in parts:
+            if some and waiting * (sum(map(_size, some)) + _size(part)) > self._room.waiting:
+                yield some
+                some = []
+            some.append(part)
+        if some:
+            yield some
+
+
+def _size(part: Sequence[Row]) -> int:
+    return len(part) * max(map(len, part))
+
+
+def _order(chunk: Group) -> list[int]:
+    """The chunk's requests, as their answers are stored."""
+    return [option.request for context in chunk.contexts for option in context.options]
+
+
+def _num_tokens(chunk: Group) -> int:
+    """How many tokens a chunk has, the beginning of all once."""
+    return len(chunk.prefix) + sum(
+        len(context.ids) + sum(len(option.ids) - 1 for option in context.options)
+        for context in chunk.contexts
+    )
 
 
 def _key(context: Sequence[int], continuation: Sequence[int]) -> bytes:

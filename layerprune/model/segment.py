@@ -1,17 +1,23 @@
 """Running some of a decoder's layers, from a state that is already there.
 
-Letters: B batch, T time, H hidden size.
+Letters: B batch, T time, H hidden size, N positions that are needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+
+NEEDED_ALONE = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attention.dense", "attn.c_proj")
+"""Parts of a layer that read one position at a time and put nothing into keys and values."""
+
+Where = tuple[Tensor, Tensor]
+"""Rows [N] and columns [N] of positions."""
 
 
 class Output(NamedTuple):
@@ -24,7 +30,12 @@ class Output(NamedTuple):
 
 
 Run = Callable[..., Output]
-"""Takes `ids` [B, T] or a `state` [B, T, H], and the `cache` of what came before, if any."""
+"""Takes `ids` [B, T] or a `state` [B, T, H], and what else it takes from there:
+
+- `cache`: of what came before, if anything did; it is added to.
+- `decoder`: keyword arguments of the decoder, such as positions and a mask.
+- `where`: positions whose output is needed; what comes out at others is of no use.
+"""
 
 
 @contextmanager
@@ -33,8 +44,8 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
 
     The decoder's own `forward` runs, so that masks and positions are the family's; where it is
     given a state, what it does to embeddings before its first layer is left out. Gradients flow.
-    A cache holds keys and values of these layers alone, and is added to. Inside the block the model
-    has no other layers.
+    A cache holds keys and values of these layers alone. Inside the block the model has no other
+    layers.
     """
     stack = decoder_stack(model)
     embeddings: Any = model.get_input_embeddings()
@@ -55,15 +66,23 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
         after.append(output if isinstance(output, Tensor) else output[0])
 
     def run(
-        ids: Tensor | None = None, state: Tensor | None = None, cache: DynamicCache | None = None
+        ids: Tensor | None = None,
+        state: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        decoder: dict[str, Any] | None = None,
+        where: Where | None = None,
     ) -> Output:
         given[:] = [] if state is None else [state]
-        out = stack.decoder(
-            input_ids=ids,
-            inputs_embeds=None if state is None else state.new_zeros(*state.shape[:2], width),
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        with ExitStack() as narrow:
+            if where is not None:
+                narrow.enter_context(_needed_alone(stack.layers[-1], where))
+            out = stack.decoder(
+                input_ids=ids,
+                inputs_embeds=None if state is None else state.new_zeros(*state.shape[:2], width),
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **(decoder or {}),
+            )
         given.clear()
         return Output(after.pop(), out.last_hidden_state)
 
@@ -77,3 +96,33 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@contextmanager
+def _needed_alone(layer: nn.Module, where: Where) -> Iterator[None]:
+    """Run the parts of a layer that read one position at a time at these positions only."""
+
+    def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (hidden_BTH,) = args
+        shape[:] = [hidden_BTH.shape[:2]]
+        return (hidden_BTH[where][None],)
+
+    def scatter(_module: object, _args: object, output_1NH: Tensor) -> Tensor:
+        whole_BTH = output_1NH.new_zeros(*shape.pop(), output_1NH.shape[-1])
+        whole_BTH[where] = output_1NH[0]
+        return whole_BTH
+
+    shape: list[Any] = []
+    parts = dict(layer.named_modules())
+    hooks = []
+    for name in NEEDED_ALONE:
+        if name in parts:
+            hooks += [
+                parts[name].register_forward_pre_hook(gather),
+                parts[name].register_forward_hook(scatter),
+            ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

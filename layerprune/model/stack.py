@@ -55,9 +55,11 @@ class Head:
     replaced by one that returns the given states, so the family's arithmetic is what runs.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, logits_at_once: int = 2**24) -> None:
+        """For callers that take `positions_at_once`, in as many logits as that."""
         self._model = model
-        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self.positions_at_once = max(1, logits_at_once // vocabulary)
         decoder = model.get_decoder()
         path = next(path for path, part in model.named_modules() if part is decoder)
         parent, _, self._name = path.rpartition(".")

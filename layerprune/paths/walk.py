@@ -5,7 +5,7 @@ text. Their paths through the layers form a tree (`tree.grow`); what a branch pu
 the branches above it. Within a branch, the tokens that all batches begin with run once, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,8 +14,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.segment import Run, segment
 from layerprune.model.stack import Head
+from layerprune.paths.room import Room
 from layerprune.paths.tree import Branch, Path, grow
-from layerprune.progress import Advance
 
 Ids = tuple[int, ...]
 
@@ -26,8 +26,17 @@ States = tuple[Tensor, ...]
 class Batch(Protocol):
     """Some of the work of a pass, small enough to be done at once."""
 
-    def run(self, run: Run, before: DynamicCache | None, states: States) -> tuple[States, States]:
-        """Run a branch's layers; returns states, and the same after the final norm."""
+    tokens: int
+    """How many run."""
+
+    def run(
+        self, run: Run, before: DynamicCache | None, states: States, last: bool
+    ) -> tuple[States, States]:
+        """Run a branch's layers; returns states, and the same after the final norm.
+
+        `before` has the keys and values of what comes before. After the `last` branch of its paths
+        nobody reads the states.
+        """
 
     def end(self, head: Head, path: int, normed: States) -> None:
         """Take what a path that is complete has to say."""
@@ -37,14 +46,15 @@ def walk(
     model: PreTrainedModel,
     paths: Sequence[Path],
     batches: Sequence[Batch],
+    room: Room,
     prefix: Ids = (),
-    advance: Advance = lambda steps, said="": None,
+    advance: Callable[[int], None] = lambda tokens: None,
 ) -> None:
     """Do all batches for all paths; `prefix` are the tokens that come before each of them.
 
-    `advance` is told of each layer that has run over a batch.
+    `advance` is told of each token that has run through a layer of a batch.
     """
-    head = Head(model)
+    head = Head(model, room.logits)
     start = torch.tensor([prefix], device=model.device) if prefix else None
     stack: list[tuple[Branch, Tensor | None, list[States]]] = [
         (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
@@ -55,21 +65,41 @@ def walk(
             states = list(entering)
             del entering  # kept only where another branch waits for it
             with segment(model, branch.layers) as run:
-                cache, prefix_after = _prefix(run, before)
+                last = not branch.branches
+                cache, prefix_after = _prefix(run, before, last)
                 for at, batch in enumerate(batches):
-                    after, normed = batch.run(run, cache, states[at])
-                    states[at] = after if branch.branches else ()  # else nobody reads it
+                    after, normed = batch.run(run, cache, states[at], last)
+                    states[at] = () if last else after
                     for path in branch.ends:
                         batch.end(head, path, normed)
-                    advance(len(branch.layers))
+                    advance(batch.tokens * len(branch.layers))
             # The last one first: it is the longest, and needs the states last.
             stack += [(each, prefix_after, states) for each in reversed(branch.branches)]
 
 
-def _prefix(run: Run, before: Tensor | None) -> tuple[DynamicCache | None, Tensor | None]:
-    """Keys and values of a group's beginning in these layers, and the state it leaves them in."""
+def most_waiting(paths: Sequence[Path]) -> int:
+    """How many states of a batch `walk` holds at once, at most."""
+    return _most_waiting(grow(paths))
+
+
+def _most_waiting(branches: Sequence[Branch]) -> int:
+    # What comes in is held until the last branch has taken it; one more is being made.
+    return max(
+        (
+            max(2, (at < len(branches)) + _most_waiting(branch.branches))
+            for at, branch in enumerate(branches, start=1)
+        ),
+        default=1,
+    )
+
+
+def _prefix(
+    run: Run, before: Tensor | None, last: bool
+) -> tuple[DynamicCache | None, Tensor | None]:
+    """Keys and values of what comes before in these layers, and the state it leaves them in."""
     if before is None:
         return None, None
     cache = DynamicCache()
     given = {"state": before} if before.is_floating_point() else {"ids": before}
-    return cache, run(**given, cache=cache).state
+    nowhere = torch.zeros(1, dtype=torch.long, device=before.device)  # a single position, at least
+    return cache, run(**given, cache=cache, where=(nowhere, nowhere) if last else None).state

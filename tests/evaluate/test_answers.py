@@ -39,7 +39,7 @@ def ran(model):
 
 
 def scorer(model, folder, paths=PATHS):
-    return Scorer(model, byte_tokenizer(), 4, paths=paths, stored=Answers(folder, "tiny"))
+    return Scorer(model, byte_tokenizer(), paths=paths, stored=Answers(folder, "tiny"))
 
 
 def test_what_is_known_is_not_asked_again(model, ran, tmp_path):
@@ -105,15 +105,15 @@ def test_other_questions_have_other_files(tmp_path):
     with stored.of(GROUP) as chunk:
         chunk.add([(0, 1)], [[(-1.5, True), (-2.5, False)]])
     with stored.of(GROUP) as chunk:
-        assert chunk.read((0, 1)) == [(-1.5, True), (-2.5, False)]
-        assert chunk.read((0,)) is None
+        assert chunk.of((0, 1)) == [(-1.5, True), (-2.5, False)]
+        assert chunk.of((0,)) is None
     for other in (
         Group((1, 3), GROUP.contexts),
         Group((1,), (Context((2, 3), GROUP.contexts[0].options),)),
         Group((1, 2), (Context((3,), (Option(0, (4, 5)), Option(1, (6,)))),)),
     ):
         with stored.of(other) as chunk:
-            assert chunk.read((0, 1)) is None
+            assert chunk.of((0, 1)) is None
 
 
 def test_a_lock_of_a_process_that_died_holds_nobody_up(tmp_path):
@@ -139,7 +139,7 @@ def test_a_second_job_waits_for_the_first_ones_answers(tmp_path):
     def second():
         inside.wait()
         with Answers(tmp_path, "tiny").of(GROUP) as chunk:
-            seen.append(chunk.read((0,)))
+            seen.append(chunk.of((0,)))
 
     with ThreadPoolExecutor() as pool:
         with Answers(tmp_path, "tiny").of(GROUP) as chunk:

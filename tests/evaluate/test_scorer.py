@@ -9,10 +9,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
+from layerprune.evaluate.batch import takes_trees
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer
-from layerprune.evaluate.shared import keeps_whole_cache
 from layerprune.model.surgery import drop_layers
+from layerprune.paths.room import Room
+
+SMALL = Room(tokens=64, waiting=256, logits=1000)
 
 PAIRS = [
     ("Question: what?\nAnswer:", " yes"),
@@ -38,7 +41,7 @@ def test_equals_hflm(family, layers):
     model = drop_layers(tiny(family, vocab_size=259), layers)
     tokenizer = byte_tokenizer()
     expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=100)
-    actual = Scorer(model, tokenizer, batch_size=3, max_length=100)
+    actual = Scorer(model, tokenizer, room=SMALL, max_length=100)
     for (value, greedy), (wanted, wanted_greedy) in zip(
         actual.loglikelihood(requests(PAIRS)),
         expected.loglikelihood(requests(PAIRS), disable_tqdm=True),
@@ -54,16 +57,36 @@ def test_greedy_answers_are_recognised():
     ids = model.generate(torch.tensor([context]), max_new_tokens=4, do_sample=False)[0].tolist()
     greedy = ids[len(context) :]
     other = [*greedy[:-1], (greedy[-1] + 1) % 256]
-    answers = Scorer(model, tokenizer, 4)._loglikelihood_tokens(
+    answers = Scorer(model, tokenizer)._loglikelihood_tokens(
         [(("", ""), context, greedy), (("", ""), context, other)]
     )
     assert [answer[1] for answer in answers] == [True, False]
     assert answers[0][0] > answers[1][0]
 
 
-def test_sliding_windows_run_whole_sequences():
-    assert keeps_whole_cache(tiny("llama"))
-    assert not keeps_whole_cache(tiny("gemma2"))
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_these_families_take_trees_of_tokens(family):
+    assert takes_trees(tiny(family))
+    assert takes_trees(tiny(family).bfloat16())
+
+
+def alibi(**changes):
+    """Falcon with distances in place of positions: its decoder does not heed `position_ids`."""
+    return tiny("falcon", alibi=True, new_decoder_architecture=False, **changes)
+
+
+def test_what_takes_no_trees_runs_whole_sequences():
+    assert not takes_trees(alibi())
+    model, tokenizer = alibi(vocab_size=259), byte_tokenizer()
+    expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=100)
+    actual = Scorer(model, tokenizer, room=SMALL, max_length=100)
+    for (value, greedy), (wanted, wanted_greedy) in zip(
+        actual.loglikelihood(requests(PAIRS)),
+        expected.loglikelihood(requests(PAIRS), disable_tqdm=True),
+        strict=True,
+    ):
+        assert value == pytest.approx(wanted, abs=1e-4, rel=1e-5)
+        assert greedy == wanted_greedy
 
 
 def test_a_context_runs_once_for_all_its_options():
@@ -73,11 +96,13 @@ def test_a_context_runs_once_for_all_its_options():
         lambda _module, _args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     context, options = "c" * 50, [" one", " two", " three", " four"]
-    Scorer(model, byte_tokenizer(), 8).loglikelihood(
-        requests([(context, option) for option in options])
-    )
-    # lm-eval's backend runs 4 x 55 tokens; here 50 once, and what follows each first token
-    assert sum(tokens) == 50 + 4 * len(" thre")
+    scorer = Scorer(model, byte_tokenizer())
+    scorer.loglikelihood(requests([("first", "x")]))  # finds out what the decoder takes
+    tokens.clear()
+    scorer.loglikelihood(requests([(context, option) for option in options]))
+    # lm-eval's backend runs 4 x 55 tokens; here 50 once, and the options but their last tokens,
+    # once where they begin alike: " one", " two", " thre", " four".
+    assert sum(tokens) == 50 + len(" on") + len("tw") + len("hre") + len("fou")
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "granite"])
@@ -86,7 +111,7 @@ def test_loss_equals_the_models_own(family):
     ids = torch.randint(3, 96, (5, 21), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         losses = [float(model(row[None], labels=row[None]).loss) for row in ids]
-    loss = heldout_loss(model, ids, batch_size=2)
+    loss = heldout_loss(model, ids)
     assert loss.nats == pytest.approx(sum(losses) / 5, abs=1e-5)
     assert loss.normalised == pytest.approx(loss.nats / math.log(96), abs=1e-6)
     assert loss.stderr == pytest.approx(
@@ -98,4 +123,4 @@ def test_loss_equals_the_models_own(family):
 def test_uniform_guessing_has_a_normalised_loss_of_one(tiny_llama):
     torch.nn.init.zeros_(tiny_llama.lm_head.weight)
     ids = torch.randint(3, 96, (2, 9), generator=torch.Generator().manual_seed(1))
-    assert heldout_loss(tiny_llama, ids, batch_size=2).normalised == pytest.approx(1, abs=1e-6)
+    assert heldout_loss(tiny_llama, ids).normalised == pytest.approx(1, abs=1e-6)

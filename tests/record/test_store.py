@@ -73,7 +73,7 @@ def test_key_ignores_what_does_not():
         key(study="another"),
         key(tracker=TrackerConfig(mode=TrackerMode.disabled)),
         key(runtime=RuntimeConfig(outputs="elsewhere", threads=1)),
-        key(eval=EvalConfig(tasks=["facts"], batch_size=3, include_path="elsewhere")),
+        key(eval=EvalConfig(tasks=["facts"], include_path="elsewhere")),
     ]
     assert {key()} == set(same)
     assert key(name="../../etc/<passwd>").startswith("etc-passwd-block-03-")

@@ -10,12 +10,14 @@ from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
 from layerprune.evaluate.contexts import _families, contexts, groups
+from layerprune.evaluate.rows import batches, chains, rows
 from layerprune.evaluate.scorer import Scorer
-from layerprune.evaluate.shared import batched
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
+from layerprune.paths.room import Room
 from layerprune.paths.tree import grow
 
+SMALL = Room(tokens=64, waiting=256, logits=1000)
 SHOTS = "The following are questions.\n" + "Question: one?\nAnswer: one\n" * 2
 PAIRS = [
     # A shared beginning with options of one token, ...
@@ -45,7 +47,7 @@ def requests(pairs):
 def test_every_path_equals_hflm_on_the_cut_model(family):
     model, tokenizer = tiny(family, vocab_size=259), byte_tokenizer()
     before = [part.clone() for part in model.parameters()]
-    scorer = Scorer(model, tokenizer, batch_size=3, max_length=120, paths=PATHS)
+    scorer = Scorer(model, tokenizer, room=SMALL, max_length=120, paths=PATHS)
     for number, path in enumerate(PATHS):
         cut = drop_layers(tiny(family, vocab_size=259), [at for at in range(8) if at not in path])
         expected = HFLM(pretrained=cut, tokenizer=tokenizer, batch_size=1, max_length=120)
@@ -64,7 +66,7 @@ def test_every_path_equals_hflm_on_the_cut_model(family):
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_rolling_and_generation_are_those_of_the_path(family):
     model, tokenizer = tiny(family, vocab_size=259), byte_tokenizer()
-    scorer = Scorer(model, tokenizer, batch_size=2, max_length=40, paths=PATHS)
+    scorer = Scorer(model, tokenizer, room=SMALL, max_length=40, paths=PATHS)
     texts = [Instance("loglikelihood_rolling", {}, arguments=("abc " * 25,), idx=0)]
     asked = [
         Instance("generate_until", {}, idx=0,
@@ -91,13 +93,15 @@ def test_what_is_shared_runs_once(monkeypatch):
     for layer in decoder_stack(model).layers:
         layer.register_forward_pre_hook(note, with_kwargs=True)
     paths = [tuple(at for at in range(8) if not 5 - count <= at < 6) for count in range(4)]
-    scorer = Scorer(model, tokenizer, batch_size=8, max_length=200, paths=paths)
+    scorer = Scorer(model, tokenizer, max_length=200, paths=paths)
+    scorer.loglikelihood(requests([("first", "x")]))  # finds out what the decoder takes
+    ran.clear()
     prefix = "p" * 150
     scorer.loglikelihood(requests([(prefix + word, "A") for word in ("x", "yz", "uvw")]))
     runs = sum(branch.layer_runs for branch in grow(paths))
     assert runs == len({path[:at] for path in paths for at in range(1, 9) if at <= len(path)})
-    # The beginning once, and the rest of the three questions, padded to the longest, once.
-    assert sorted(ran) == sorted([(1, 150, 32)] * runs + [(3, 3, 32)] * runs)
+    # The beginning once, and the rest of the three questions, in one row, once.
+    assert sorted(ran) == sorted([(1, 150, 32)] * runs + [(1, 6, 32)] * runs)
     before = len(ran)
     for scorer.path in range(4):
         scorer.loglikelihood(requests([(prefix + "x", "A")]))
@@ -210,41 +214,61 @@ def test_many_nested_beginnings_are_no_trouble():
 def test_long_options_in_16_bits_add_up():
     model, tokenizer = tiny("llama", vocab_size=259).bfloat16(), byte_tokenizer()
     long = [("context", "y" * 500)]
-    ((value, _),) = Scorer(model, tokenizer, 2, max_length=600).loglikelihood(requests(long))
+    ((value, _),) = Scorer(model, tokenizer, max_length=600).loglikelihood(requests(long))
     wide = HFLM(pretrained=model, tokenizer=tokenizer, max_length=600, softmax_dtype="float32")
     ((wanted, _),) = wide.loglikelihood(requests(long), disable_tqdm=True)
     assert value == pytest.approx(wanted, rel=5e-3)
 
 
 def test_options_of_one_context_are_bounded():
-    options = [(f"option {at}") for at in range(100)]
-    (group,) = groups(contexts([(("", ""), [1], [3, at]) for at in range(100)], 50))
-    parts = list(batched(group, 2))
-    assert len(options) == sum(len(each.options) for part in parts for each in part)
-    assert max(sum(len(each.options) for each in part) for part in parts) <= 8
-    pairs = [("q", option) for option in options[:20]]
+    (group,) = groups(contexts([(("", ""), [1], [3 + at, 2]) for at in range(100)], 50))
+    some = rows(group.contexts, 12)
+    assert sorted(each.request for row in some for each in row.asked) == list(range(100))
+    assert max(map(len, some)) <= 12
+    pairs = [("q", f"{at} options") for at in range(20)]
     model, tokenizer = tiny("llama", vocab_size=259), byte_tokenizer()
-    small = Scorer(model, tokenizer, 1).loglikelihood(requests(pairs))
-    large = Scorer(model, tokenizer, 64).loglikelihood(requests(pairs))
+    small = Scorer(model, tokenizer, room=Room(16, 40, 259)).loglikelihood(requests(pairs))
+    large = Scorer(model, tokenizer).loglikelihood(requests(pairs))
     for (value, greedy), (other, other_greedy) in zip(small, large, strict=True):
         assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)
 
 
-def test_options_that_differ_in_their_last_token_run_once_where_caches_forget():
-    model, tokens = tiny("gemma2", vocab_size=259), []
-    model.model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
-    pairs = [(f"question {word}", letter) for word in "ab" for letter in "ABCD"]
-    Scorer(model, byte_tokenizer(), 8).loglikelihood(requests(pairs))
-    assert sum(tokens) == 2 * len("question a")
+def test_rows_are_trees_that_hold_every_sequence():
+    dice = random.Random(0)
+    for _ in range(100):
+        asked = [
+            (
+                ("", ""),
+                dice.choices(range(3), k=dice.randint(1, 12)),
+                dice.choices(range(3), k=dice.randint(1, 5)),
+            )
+            for _ in range(20)
+        ]
+        limit, found = dice.randint(1, 40), contexts(asked, 1000)
+        for made in (rows(found, limit), chains(found)):
+            seen = {}
+            for row in made:
+                assert all(parent < at for at, parent in enumerate(row.parents))
+                for request, nodes, tokens in row.asked:
+                    seen[request] = (tuple(branch(row, node) for node in nodes), tokens)
+            assert seen == {
+                at: (tuple((*ids, *rest[:end]) for end in range(len(rest))), tuple(rest))
+                for at, (_, ids, rest) in enumerate(asked)
+            }
+        for part in batches(rows(found, limit), 64):
+            assert len(part) == 1 or len(part) * max(map(len, part)) <= 64
+
+
+def branch(row, node):
+    """A node's token and those that it goes on from."""
+    return (*branch(row, row.parents[node]), row.ids[node]) if node >= 0 else ()
 
 
 def test_states_wider_or_narrower_than_embeddings():
     """As OPT-350m has them."""
     narrow = {"vocab_size": 259, "word_embed_proj_dim": 16}
     model, tokenizer = tiny("opt", **narrow), byte_tokenizer()
-    scorer = Scorer(model, tokenizer, 2, paths=PATHS)
+    scorer = Scorer(model, tokenizer, paths=PATHS)
     for scorer.path in (0, 3):
         dropped = [at for at in range(8) if at not in PATHS[scorer.path]]
         alone = HFLM(pretrained=drop_layers(tiny("opt", **narrow), dropped), tokenizer=tokenizer)

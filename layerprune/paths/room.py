@@ -1,0 +1,68 @@
+"""How much may be in memory at once, beside the model.
+
+Letters: H hidden size, I width of a layer's feed-forward part, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from layerprune import memory
+from layerprune.progress import say
+
+SHARE_OF_FREE = 0.5
+"""Of what is free now, without a budget: others may need some, and it is an estimate."""
+
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""More than these bring no speed: on a CPU what a layer works on should stay in its caches."""
+
+LEAST_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits into a budget of bytes."""
+
+    tokens: int
+    """That run through a layer together."""
+    waiting: int
+    """Whose states are held where paths part, of all batches and all such places together."""
+    logits: int
+    """That are made at once."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, budget: int | None = None) -> "Room":
+        """What fits for a model in a budget of bytes, by default half of what is free now."""
+        device = model.device
+        if budget is None:
+            budget = int(memory.free(device) * SHARE_OF_FREE)
+        config: Any = model.config.get_text_config(decoder=True)
+        hidden = int(config.hidden_size)
+        width = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        size = model.dtype.itemsize
+        # A layer's input, residual, norm, queries, keys, values, attention and its output; what
+        # stands between the projections of its feed-forward part, with room for a mask.
+        a_token = (10 * hidden + 4 * width) * size
+        # Logits, their log-softmax, and a copy in float32.
+        a_logit = 2 * size + 4
+        most = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"])
+        return cls(
+            tokens=min(most, max(LEAST_TOKENS, budget // 4 // a_token)),
+            waiting=max(LEAST_TOKENS, budget // 2 // (hidden * size)),
+            logits=min(most * hidden, max(1, budget // 4 // a_logit)),
+        )
+
+
+def smaller(room: Room, error: Exception) -> Room:
+    """Half the room, where an error says that memory was too little; raise it again otherwise."""
+    # On a CPU it is a RuntimeError like any other.
+    too_little = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    if not too_little or room.tokens <= LEAST_TOKENS:
+        raise error
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+    half = Room(max(LEAST_TOKENS, room.tokens // 2), room.waiting // 2, room.logits // 2)
+    say(f"Memory is too little: {half.tokens} tokens at a time from here on.")
+    return half
