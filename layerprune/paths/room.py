@@ -58,7 +58,7 @@ class Room:
 def smaller(room: Room, error: Exception) -> Room:
     """Half the room, where an error says that memory was too little; raise it again otherwise."""
     # On a CPU it is a RuntimeError like any other.
-    too_little = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    too_little = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
     if not too_little or room.tokens <= LEAST_TOKENS:
         raise error
     if isinstance(error, torch.OutOfMemoryError):

@@ -72,24 +72,25 @@ def walk(
                     states[at] = () if last else after
                     for path in branch.ends:
                         batch.end(head, path, normed)
+                    del after, normed
                     advance(batch.tokens * len(branch.layers))
             # The last one first: it is the longest, and needs the states last.
             stack += [(each, prefix_after, states) for each in reversed(branch.branches)]
 
 
 def most_waiting(paths: Sequence[Path]) -> int:
-    """How many states of a batch `walk` holds at once, at most."""
+    """How many states of each batch `walk` holds at once, at most; of one batch, one more."""
     return _most_waiting(grow(paths))
 
 
 def _most_waiting(branches: Sequence[Branch]) -> int:
-    # What comes in is held until the last branch has taken it; one more is being made.
+    # What comes in is held until the last branch has taken it.
     return max(
         (
-            max(2, (at < len(branches)) + _most_waiting(branch.branches))
+            max(1, (at < len(branches)) + _most_waiting(branch.branches))
             for at, branch in enumerate(branches, start=1)
         ),
-        default=1,
+        default=0,
     )
 
 

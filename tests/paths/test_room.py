@@ -1,0 +1,148 @@
+"""A pass keeps to its room, and goes on with half of it where memory is too little."""
+
+import weakref
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from tiny import byte_tokenizer, tiny
+
+from layerprune import memory
+from layerprune.config.schema import RuntimeConfig
+from layerprune.config.size import num_bytes
+from layerprune.errors import UserError
+from layerprune.evaluate.loss import heldout_loss, heldout_losses
+from layerprune.evaluate.scorer import Scorer
+from layerprune.model.stack import decoder_stack
+from layerprune.paths.room import LEAST_TOKENS, Room
+from layerprune.paths.walk import most_waiting, walk
+
+PATHS = [tuple(at for at in range(8) if not 6 - count <= at < 7) for count in range(6)]
+PAIRS = [
+    Instance("loglikelihood", {}, arguments=(f"Question {at}?{'!' * at}", option), idx=0)
+    for at in range(40)
+    for option in (" yes", " or no")
+]
+
+
+@pytest.fixture
+def model():
+    return tiny("llama", vocab_size=259)
+
+
+@pytest.fixture
+def most_tokens(model):
+    """The most tokens that ran through the first layer at once."""
+    seen = [0]
+
+    def note(_module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        seen[0] = max(seen[0], hidden.shape[0] * hidden.shape[1])
+
+    decoder_stack(model).layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+def answers(model, room):
+    return Scorer(model, byte_tokenizer(), room=room, paths=PATHS).loglikelihood(PAIRS)
+
+
+def test_answers_do_not_depend_on_the_room(model, most_tokens):
+    wanted = answers(model, Room.of(model))
+    assert most_tokens[0] > 64
+    most_tokens[0] = 0
+    for room in (Room(64, 64, 300), Room(64, 10**6, 10**6), Room(16, 1, 1)):
+        found = answers(model, room)
+        for (value, greedy), (other, other_greedy) in zip(found, wanted, strict=True):
+            assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)
+    assert most_tokens[0] <= 64
+
+
+def test_memory_that_is_too_little_halves_what_runs_at_once(model, capsys):
+    layer = decoder_stack(model).layers[5]
+    ids = torch.randint(3, 96, (12, 20), generator=torch.Generator().manual_seed(1))
+    wanted, loss = answers(model, None), heldout_loss(model, ids)
+    refused = []
+
+    def refuse(_module, args, _kwargs):
+        if args[0].shape[0] * args[0].shape[1] > 70:
+            refused.append(args[0].shape)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = layer.register_forward_pre_hook(refuse, with_kwargs=True)
+    found = answers(model, Room(1024, 10**6, 10**6))
+    room = Room(1024, 10**6, 10**6)
+    (again,) = heldout_losses(model, ids, [tuple(range(8))], room)
+    hook.remove()
+    assert len(refused) == 8, "1024, 512, 256, 128, and then 64 tokens at once, twice"
+    assert "Memory is too little" in capsys.readouterr().err
+    for (value, greedy), (other, other_greedy) in zip(found, wanted, strict=True):
+        assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)
+    assert again.nats == pytest.approx(loss.nats, abs=1e-5)
+    assert len(decoder_stack(model).layers) == 8
+
+
+def test_a_cpu_without_memory_says_so_in_other_words(model):
+    def refuse(_module, args, _kwargs):
+        if args[0].shape[1] > 100:
+            torch.empty(2**60)  # bytes that no machine has
+
+    decoder_stack(model).layers[2].register_forward_pre_hook(refuse, with_kwargs=True)
+    assert len(answers(model, None)) == len(PAIRS)
+
+
+def test_other_errors_and_memory_that_is_never_enough_are_passed_on(model):
+    def refuse(_module, _args):
+        raise RuntimeError(message)
+
+    decoder_stack(model).layers[2].register_forward_pre_hook(refuse)
+    for message in ("shapes do not fit", "DefaultCPUAllocator: can't allocate memory"):
+        with pytest.raises(RuntimeError, match=message):
+            answers(model, None)
+
+
+def test_states_that_wait_are_counted(model):
+    most, alive = [0], []
+
+    class Counting:
+        tokens = 1
+
+        def run(self, run, before, states, last):
+            state = torch.zeros(1, 1, 32)
+            alive.append(weakref.ref(state))
+            most[0] = max(most[0], sum(each() is not None for each in alive))
+            return (state,), (state,)
+
+        def end(self, head, path, normed):
+            pass
+
+    for paths in (PATHS, PATHS[:1], [(0, 1), (0, 2), (0, 1, 2), (0, 1, 3), (0, 1, 2, 4), (5,)]):
+        alive.clear()
+        most[0] = 0
+        walk(model, paths, [Counting()], Room.of(model))
+        assert most[0] <= most_waiting(paths) + 1
+        assert len(paths) == 1 or most[0] == most_waiting(paths) + 1
+    assert most_waiting(PATHS) == 1, "blocks leave the trunk one after another"
+
+
+def test_a_budget_is_kept(model):
+    sizes = [Room.of(model, budget) for budget in (1, 10**6, 10**7, 10**12)]
+    assert sizes[0].tokens == LEAST_TOKENS
+    assert sizes == sorted(sizes, key=lambda room: (room.tokens, room.waiting, room.logits))
+    assert sizes[2].waiting * 32 * 4 <= 10**7 / 2
+    assert 0 < Room.of(model).tokens <= 1024
+    assert memory.free(model.device) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("500MB", 5 * 10**8), ("1.5 GiB", 3 * 2**29), ("1024", 1024), ("2kib", 2048), ("1TB", 10**12)],
+)
+def test_sizes(text, expected):
+    assert num_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "1.5.2MB", "0", "GB"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(UserError, match=r"runtime\.memory="):
+        RuntimeConfig(memory=text)
