@@ -18,6 +18,9 @@ SHARE_OF_FREE = 0.5
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 """More than these bring no speed: on a CPU what a layer works on should stay in its caches."""
 
+MOST_LOGITS = 2**24
+"""Some hundred positions: with fewer the weights of the head are read more than they are used."""
+
 LEAST_TOKENS = 16
 
 
@@ -51,7 +54,7 @@ class Room:
         return cls(
             tokens=min(most, max(LEAST_TOKENS, budget // 4 // a_token)),
             waiting=max(LEAST_TOKENS, budget // 2 // (hidden * size)),
-            logits=min(most * hidden, max(1, budget // 4 // a_logit)),
+            logits=min(MOST_LOGITS, max(1, budget // 4 // a_logit)),
         )
 
 
