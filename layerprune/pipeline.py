@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -31,9 +30,8 @@ from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
 from layerprune.record.store import Store
 from layerprune.record.track import track
-from layerprune.similarity.metrics import METRICS
+from layerprune.similarity.measure import TRY_DTYPE, measure
 from layerprune.similarity.profile import Profile, stored
-from layerprune.similarity.states import mean_distances
 
 if TYPE_CHECKING:
     from layerprune.heal.recipes import Healed
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPORTS = ("none", "hf")
-
-PROFILE_BATCH = 8
-
-TRY_DTYPE = "Try model.dtype=bfloat16 or model.dtype=float32."
 
 DEFAULT_THREADS = torch.get_num_threads()
 """PyTorch's own choice: an earlier job of this process may have asked for another number."""
@@ -130,7 +124,6 @@ def run(config: Config) -> list[Point]:
 def _check_names(config: Config) -> None:
     """Names that only the stages know; those of YAML files Hydra has checked already."""
     for key, name, known in (
-        ("metric.name", config.metric.name, METRICS),
         ("prune.strategy", config.prune.strategy, STRATEGIES),
         ("export.format", config.export.format, EXPORTS),
     ):
@@ -161,27 +154,24 @@ def _heldout(job: Job, loaded: Loaded) -> Tensor:
     return cut(job.text.heldout, loaded.tokenizer, data.sequence_length, data.heldout_sequences)
 
 
+def _calibration(job: Job, loaded: Loaded) -> Tensor:
+    data = job.config.data
+    return cut(
+        job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
+    )
+
+
 def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     """The distances between the inputs of every two layers, from the cache or measured."""
-    data = job.config.data
     depends_on = profile_identity(job.config, job.source.fingerprint, job.text.digest)
+    key = content_hash(depends_on)
 
-    def measure() -> Profile:
-        ids_ST = cut(
-            job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
-        )
-        batches = (
-            (ids_BT, torch.full((len(ids_BT),), data.sequence_length))
-            for ids_BT in ids_ST.split(PROFILE_BATCH)
-        )
-        metric = METRICS[job.config.metric.name]
-        with bar(f"{job.source.name} distances", total=len(ids_ST)) as advance:
-            matrix_SS = mean_distances(loaded.model, batches, metric, advance)
-        if not np.isfinite(matrix_SS).all():
-            raise UserError(f"The distances of {job.source.name} are not numbers. {TRY_DTYPE}")
-        return Profile(content_hash(depends_on), depends_on, len(ids_ST), matrix_SS.tolist())
+    def make() -> Profile:
+        ids_ST = _calibration(job, loaded)
+        matrix_SS = measure(loaded.model, job.config.metric, ids_ST, job.config.seed)
+        return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
-    return stored(folder, content_hash(depends_on), measure)
+    return stored(folder, key, make)
 
 
 def _answers(job: Job, folder: Path) -> Answers:

@@ -97,7 +97,7 @@ def test_finished_points_are_not_made_again(tmp_path, tiny_folder, tiny_tasks, m
     assert [point.key for point in again] == [first[1].key, first[0].key]
     monkeypatch.undo()
     monkeypatch.setattr(
-        pipeline, "mean_distances", lambda *_: pytest.fail("the distances were measured again")
+        pipeline, "measure", lambda *_: pytest.fail("the distances were measured again")
     )
     more = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "prune=deepest")
     assert [point.num_dropped for point in more] == [0, 4]
