@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source, locate
-from layerprune.plan import STRATEGIES, make_plan
+from layerprune.plan import GREEDY, STRATEGIES, follow, make_plan
+from layerprune.plan.order import stored_order
 from layerprune.plan.plan import Plan
+from layerprune.plan.search import extend
 from layerprune.plan.target import Target, targets
 from layerprune.progress import bar, say
-from layerprune.record.identity import identity, plain, point_key, profile_identity
+from layerprune.record.identity import identity, order_identity, plain, point_key, profile_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
 from layerprune.record.store import Store
@@ -75,14 +78,19 @@ def run(config: Config) -> list[Point]:
     if todo and (processes.first() or config.heal.recipe != "none"):
         questions.load()
         loaded = _load(job)
-        profile = _profile(job, loaded, outputs / "cache" / "profiles")
-        if processes.first():
-            store.write_profile(profile)
+        cache = outputs / "cache" / "profiles"
+        if config.prune.strategy == GREEDY:
+            profile = None  # each layer goes by a measurement of its own
+            plans = _plans_in_order(job, loaded, [target for _, target in todo], cache)
+        else:
+            profile = _profile(job, loaded, cache)
+            if processes.first():
+                store.write_profile(profile)
+            plans = [
+                make_plan(target, config.prune.strategy, profile.matrix, config.seed)
+                for _, target in todo
+            ]
         heldout_ST = _heldout(job, loaded)
-        plans = [
-            make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-            for _, target in todo
-        ]
         together = None
         if config.heal.recipe == "none":
             memory.reset_peak(torch_device(config.runtime.device))
@@ -124,7 +132,7 @@ def run(config: Config) -> list[Point]:
 def _check_names(config: Config) -> None:
     """Names that only the stages know; those of YAML files Hydra has checked already."""
     for key, name, known in (
-        ("prune.strategy", config.prune.strategy, STRATEGIES),
+        ("prune.strategy", config.prune.strategy, (*STRATEGIES, GREEDY)),
         ("export.format", config.export.format, EXPORTS),
     ):
         if name not in known:
@@ -174,6 +182,21 @@ def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     return stored(folder, key, make)
 
 
+def _plans_in_order(job: Job, loaded: Loaded, wanted: list[Target], folder: Path) -> list[Plan]:
+    """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
+    depends_on = order_identity(job.config, job.source.fingerprint, job.text.digest)
+    order = stored_order(
+        folder,
+        content_hash(depends_on),
+        depends_on,
+        max((target.count for target in wanted if target.layers is None), default=0),
+        partial(
+            extend, loaded.model, job.config.metric, _calibration(job, loaded), job.config.seed
+        ),
+    )
+    return [follow(target, order, job.source.num_layers) for target in wanted]
+
+
 def _answers(job: Job, folder: Path) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
     device = torch_device(job.config.runtime.device).type
@@ -182,7 +205,7 @@ def _answers(job: Job, folder: Path) -> Answers:
 
 
 def _healed_point(
-    job: Job, target: Target, plan: Plan, profile: Profile, heldout_ST: Tensor, store: Store
+    job: Job, target: Target, plan: Plan, profile: Profile | None, heldout_ST: Tensor, store: Store
 ) -> Point | None:
     """A point with a model of its own, gone when this returns; None in all processes but one."""
     memory.reset_peak(torch_device(job.config.runtime.device))
@@ -220,7 +243,7 @@ def _point(
     job: Job,
     target: Target,
     plan: Plan,
-    profile: Profile,
+    profile: Profile | None,
     result: Evaluation,
     healing: dict[str, Any] | None,
 ) -> Point:
@@ -247,7 +270,7 @@ def _point(
             "fraction": plan.fraction,
             "fraction_asked": target.fraction_asked,
             "metric": job.config.metric.name,
-            "profile": profile.key,
+            "profile": profile.key if profile is not None else None,
         },
         scores=[asdict(score) for score in result.scores],
         loss=asdict(result.loss),

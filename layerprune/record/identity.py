@@ -79,6 +79,11 @@ def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
     }
 
 
+def order_identity(config: Config, model: str, text: str) -> dict[str, Any]:
+    """What the order in which layers go one at a time depends on."""
+    return {"strategy": config.prune.strategy, **profile_identity(config, model, text)}
+
+
 def point_key(identity: dict[str, Any]) -> str:
     """Name of the point's folder: readable first, then a hash of the identity."""
     label = identity["model"]["name"]
