@@ -59,7 +59,8 @@ def naive_order(model, ids, count):
     left = list(range(len(decoder_stack(model).layers)))
     gone = []
     for _ in range(count):
-        loss = {layer: mean_loss(model, ids, [*gone, layer]) for layer in left}
+        paths = [tuple(other for other in left if other != layer) for layer in left]
+        loss = dict(zip(left, map(sum, losses(model, ids, BATCH, paths, "loss")), strict=True))
         gone.append(min(left, key=lambda layer: (loss[layer], -layer)))
         left.remove(gone[-1])
     return gone
@@ -74,20 +75,15 @@ def lazy_order(model, ids, count):
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_lazy_is_as_good_as_measuring_everything_for_a_fraction_of_its_runs(family):
     model = uneven(family)
-    ids = own_text(model, 32, 24)
+    ids = own_text(model, 32, 20)
     order = lazy_order(model, ids, 8)
     naive = naive_order(model, ids, 8)
     dense = mean_loss(model, ids, [])
     ours, theirs = (mean_loss(model, ids, layers) - dense for layers in (order.layers, naive))
+    assert family != "llama" or set(order.layers) == set(naive), "costs that only rise"
     assert ours < theirs + 0.05, "in nats; layers whose cost fell as others went are seen late"
     everything = sum(left * (left - 1) for left in range(16, 8, -1))
     assert order.layer_runs[-1] < everything / 5
-
-
-def test_lazy_takes_the_layers_that_measuring_everything_takes_where_costs_only_rise():
-    model = uneven("llama")
-    ids = own_text(model, 32, 24)
-    assert set(lazy_order(model, ids, 8).layers) == set(naive_order(model, ids, 8))
 
 
 def test_costs_and_losses_are_those_of_the_models_that_are_left():
@@ -160,7 +156,7 @@ def test_an_order_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert long.layers == at_once.layers
     assert long.layers[:3] == short.layers
     assert long.costs == pytest.approx(at_once.costs, abs=1e-9)
-    for damage in ("", "{", "[]", json.dumps({"key": "k"})):
+    for damage in ("{", json.dumps({"key": "other", "depends_on": {}})):
         (tmp_path / "order-k.json").write_text(damage)
         assert stored(3) == short
 
