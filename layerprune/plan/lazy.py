@@ -133,8 +133,6 @@ def extend_lazily(model: PreTrainedModel, ids_NT: Tensor, order: Order, count: i
         with bar("layers to go", total=count - len(order.layers)) as advance:
             while len(order.layers) < count:
                 layer, cost, losses = _cheapest(candidates, losses, bounds)
-                if not math.isfinite(cost):
-                    raise UserError(f"Without layer {layer} the loss is not a number. {TRY_DTYPE}")
                 candidates.remove(layer)
                 order.add(layer, cost, (runs() - before) / len(ids_NT))
                 before = runs()
@@ -158,6 +156,8 @@ def _cheapest(
         found.update(zip(numbers, candidates.losses(share, without=layer), strict=True))
         shares_seen[layer] += 1
         costs = [found[number] - losses[number] for number in found]
+        if not all(map(math.isfinite, costs)):
+            raise UserError(f"Without layer {layer} the loss is not a number. {TRY_DTYPE}")
         if len(costs) == len(losses):
             bounds[layer] = math.fsum(costs) / len(costs)  # it is known now, be it above or below
         else:
