@@ -87,9 +87,11 @@ def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, dis
 
 
 def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everything_runs(loaded):
-    ids = cut(read(DataConfig()).calibration, loaded.tokenizer, length=8, most=32)
+    ids = cut(read(DataConfig()).calibration, loaded.tokenizer, length=8, most=16)
     order = Order("k", {})
+    torch.set_num_threads(1)  # so few tokens gain nothing from more
     extend_lazily(loaded.model, ids, order, 15)
+    torch.set_num_threads(2)
     everything = sum(left * (left - 1) for left in range(30, 15, -1))
     assert len(set(order.layers)) == 15
     assert order.layer_runs[-1] <= everything / 10
