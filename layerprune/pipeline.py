@@ -3,10 +3,10 @@
 import logging
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,18 +23,19 @@ from layerprune.evaluate.loss import heldout_loss
 from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source, locate
 from layerprune.paths.room import Room
-from layerprune.plan import STRATEGIES, make_plan
+from layerprune.plan import GREEDY, STRATEGIES, follow, make_plan
+from layerprune.plan.order import stored_order
 from layerprune.plan.plan import Plan
+from layerprune.plan.search import extend
 from layerprune.plan.target import Target, targets
 from layerprune.progress import bar, say
-from layerprune.record.identity import identity, plain, point_key, profile_identity
+from layerprune.record.identity import identity, order_identity, plain, point_key, profile_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
 from layerprune.record.store import Store
 from layerprune.record.track import track
-from layerprune.similarity.metrics import METRICS
+from layerprune.similarity.measure import TRY_DTYPE, measure
 from layerprune.similarity.profile import Profile, stored
-from layerprune.similarity.states import mean_distances
 
 if TYPE_CHECKING:
     from layerprune.heal.recipes import Healed
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPORTS = ("none", "hf")
-
-PROFILE_BATCH = 8
-
-TRY_DTYPE = "Try model.dtype=bfloat16 or model.dtype=float32."
 
 DEFAULT_THREADS = torch.get_num_threads()
 """PyTorch's own choice: an earlier job of this process may have asked for another number."""
@@ -82,14 +79,19 @@ def run(config: Config) -> list[Point]:
     if todo and (processes.first() or config.heal.recipe != "none"):
         questions.load()
         loaded = _load(job)
-        profile = _profile(job, loaded, outputs / "cache" / "profiles")
-        if processes.first():
-            store.write_profile(profile)
+        cache = outputs / "cache" / "profiles"
+        if config.prune.strategy == GREEDY:
+            profile = None  # each layer goes by a measurement of its own
+            plans = _plans_in_order(job, loaded, [target for _, target in todo], cache)
+        else:
+            profile = _profile(job, loaded, cache)
+            if processes.first():
+                store.write_profile(profile)
+            plans = [
+                make_plan(target, config.prune.strategy, profile.matrix, config.seed)
+                for _, target in todo
+            ]
         heldout_ST = _heldout(job, loaded)
-        plans = [
-            make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-            for _, target in todo
-        ]
         together = None
         if config.heal.recipe == "none":
             memory.reset_peak(torch_device(config.runtime.device))
@@ -131,8 +133,7 @@ def run(config: Config) -> list[Point]:
 def _check_names(config: Config) -> None:
     """Names that only the stages know; those of YAML files Hydra has checked already."""
     for key, name, known in (
-        ("metric.name", config.metric.name, METRICS),
-        ("prune.strategy", config.prune.strategy, STRATEGIES),
+        ("prune.strategy", config.prune.strategy, (*STRATEGIES, GREEDY)),
         ("export.format", config.export.format, EXPORTS),
     ):
         if name not in known:
@@ -162,27 +163,39 @@ def _heldout(job: Job, loaded: Loaded) -> Tensor:
     return cut(job.text.heldout, loaded.tokenizer, data.sequence_length, data.heldout_sequences)
 
 
+def _calibration(job: Job, loaded: Loaded) -> Tensor:
+    data = job.config.data
+    return cut(
+        job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
+    )
+
+
 def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
     """The distances between the inputs of every two layers, from the cache or measured."""
-    data = job.config.data
     depends_on = profile_identity(job.config, job.source.fingerprint, job.text.digest)
+    key = content_hash(depends_on)
 
-    def measure() -> Profile:
-        ids_ST = cut(
-            job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
-        )
-        batches = (
-            (ids_BT, torch.full((len(ids_BT),), data.sequence_length))
-            for ids_BT in ids_ST.split(PROFILE_BATCH)
-        )
-        metric = METRICS[job.config.metric.name]
-        with bar(f"{job.source.name} distances", total=len(ids_ST)) as advance:
-            matrix_SS = mean_distances(loaded.model, batches, metric, advance)
-        if not np.isfinite(matrix_SS).all():
-            raise UserError(f"The distances of {job.source.name} are not numbers. {TRY_DTYPE}")
-        return Profile(content_hash(depends_on), depends_on, len(ids_ST), matrix_SS.tolist())
+    def make() -> Profile:
+        ids_ST = _calibration(job, loaded)
+        matrix_SS = measure(loaded.model, job.config.metric, ids_ST, job.config.seed)
+        return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
-    return stored(folder, content_hash(depends_on), measure)
+    return stored(folder, key, make)
+
+
+def _plans_in_order(job: Job, loaded: Loaded, wanted: list[Target], folder: Path) -> list[Plan]:
+    """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
+    depends_on = order_identity(job.config, job.source.fingerprint, job.text.digest)
+    order = stored_order(
+        folder,
+        content_hash(depends_on),
+        depends_on,
+        max((target.count for target in wanted if target.layers is None), default=0),
+        partial(
+            extend, loaded.model, job.config.metric, _calibration(job, loaded), job.config.seed
+        ),
+    )
+    return [follow(target, order, job.source.num_layers) for target in wanted]
 
 
 def _room(job: Job, model: PreTrainedModel) -> Room:
@@ -197,7 +210,7 @@ def _answers(job: Job, folder: Path) -> Answers:
 
 
 def _healed_point(
-    job: Job, target: Target, plan: Plan, profile: Profile, heldout_ST: Tensor, store: Store
+    job: Job, target: Target, plan: Plan, profile: Profile | None, heldout_ST: Tensor, store: Store
 ) -> Point | None:
     """A point with a model of its own, gone when this returns; None in all processes but one."""
     memory.reset_peak(torch_device(job.config.runtime.device))
@@ -234,7 +247,7 @@ def _point(
     job: Job,
     target: Target,
     plan: Plan,
-    profile: Profile,
+    profile: Profile | None,
     result: Evaluation,
     healing: dict[str, Any] | None,
 ) -> Point:
@@ -261,7 +274,7 @@ def _point(
             "fraction": plan.fraction,
             "fraction_asked": target.fraction_asked,
             "metric": job.config.metric.name,
-            "profile": profile.key,
+            "profile": profile.key if profile is not None else None,
         },
         scores=[asdict(score) for score in result.scores],
         loss=asdict(result.loss),

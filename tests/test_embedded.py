@@ -19,6 +19,8 @@ from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.surgery import dropped
 from layerprune.plan import make_plan
+from layerprune.plan.lazy import extend_lazily
+from layerprune.plan.order import Order
 from layerprune.plan.target import Target
 from layerprune.similarity.states import profile
 
@@ -32,7 +34,7 @@ CACHE = Path(__file__).parent.parent / "outputs" / "cache"
 
 @pytest.fixture(scope="module")
 def loaded():
-    torch.set_num_threads(2)
+    torch.set_num_threads(before)
     config = compose().model
     source = locate(config, CACHE)
     assert (source.name, source.family, source.num_layers) == ("smollm2_135m", "smollm2", 30)
@@ -82,3 +84,16 @@ def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, dis
     plan = make_plan(Target(0.3, 9), "block", distances, seed=0)
     with dropped(loaded.model, plan.dropped):
         assert heldout_loss(loaded.model, ids).nats > dense.nats + 1
+
+
+def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everything_runs(loaded):
+    ids = cut(read(DataConfig()).calibration, loaded.tokenizer, length=8, most=16)
+    order = Order("k", {})
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # so few tokens gain nothing from more
+    extend_lazily(loaded.model, ids, order, 15)
+    torch.set_num_threads(before)
+    everything = sum(left * (left - 1) for left in range(30, 15, -1))
+    assert len(set(order.layers)) == 15
+    assert order.layer_runs[-1] <= everything / 10
+    assert 0 not in order.layers, "without the first layer nothing is left of the text"

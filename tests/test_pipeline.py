@@ -9,8 +9,8 @@ from wandb_file import read_run
 
 from layerprune import pipeline
 from layerprune.config.compose import compose
-from layerprune.config.schema import EvalConfig
-from layerprune.errors import PointFailed
+from layerprune.config.schema import METRIC_KEYS, EvalConfig
+from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import load
@@ -97,7 +97,7 @@ def test_finished_points_are_not_made_again(tmp_path, tiny_folder, tiny_tasks, m
     assert [point.key for point in again] == [first[1].key, first[0].key]
     monkeypatch.undo()
     monkeypatch.setattr(
-        pipeline, "mean_distances", lambda *_: pytest.fail("the distances were measured again")
+        pipeline, "measure", lambda *_: pytest.fail("the distances were measured again")
     )
     more = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "prune=deepest")
     assert [point.num_dropped for point in more] == [0, 4]
@@ -110,6 +110,60 @@ def test_one_point_equals_the_same_point_of_a_curve(tmp_path, tiny_folder, tiny_
     assert single[0].scores == curve[2].scores
     assert single[0].loss == curve[2].loss
     assert single[0].plan == curve[2].plan
+
+
+@pytest.fixture(scope="module")
+def every_metric(tmp_path_factory):
+    """One study for all metrics: what they share is measured once."""
+    return tmp_path_factory.mktemp("metrics")
+
+
+@pytest.mark.parametrize("strategy", ["block", "scattered", "greedy"])
+@pytest.mark.parametrize("metric", sorted(METRIC_KEYS))
+def test_every_metric_with_every_strategy(
+    every_metric, tiny_folder, tiny_tasks, metric, strategy, monkeypatch
+):
+    what = (f"metric={metric}", f"prune={strategy}", "eval.limit=1", "tracker=disabled",
+            "data.heldout_sequences=1")  # fmt: skip
+    points = run(every_metric, tiny_folder, tiny_tasks, "prune.fraction=[0.25,0.5]", *what)
+    assert [len(point.plan["dropped"]) for point in points] == [2, 4]
+    for point in points:
+        assert point.plan["metric"] == metric
+        assert (point.plan["profile"] is None) == (strategy == "greedy")
+        tokens = point.identity.get("metric_tokens")
+        assert tokens == (point.config["metric"]["tokens"] if METRIC_KEYS[metric] else None)
+    if strategy == "greedy":
+        assert set(points[0].plan["dropped"]) < set(points[1].plan["dropped"])
+        # The order serves fewer layers, too; another text has another.
+        monkeypatch.setattr("layerprune.pipeline.extend", lambda *_: pytest.fail("done again"))
+        (fewer,) = run(every_metric, tiny_folder, tiny_tasks, "prune.fraction=0.375", *what)
+        assert set(points[0].plan["dropped"]) < set(fewer.plan["dropped"])
+
+
+def test_a_report_of_every_metric(every_metric, tiny_folder, tiny_tasks):
+    study = every_metric / "outputs" / "tiny"
+    if not study.is_dir():
+        pytest.skip("the tests above were not run")
+    report = draw(study)
+    assert report.skipped == report.failed == []
+    maps = [path for path in report.written if path.name.startswith("distances-")]
+    assert len(maps) == 2 * len(METRIC_KEYS)
+
+
+def test_a_study_by_greedy_alone_has_a_report_without_distances(tmp_path, tiny_folder, tiny_tasks):
+    run(tmp_path, tiny_folder, tiny_tasks, "prune=greedy", "prune.fraction=[0,0.5]",
+        "tracker=disabled")  # fmt: skip
+    report = draw(tmp_path / "outputs" / "tiny")
+    assert report.skipped == []
+    assert not [path for path in report.written if "distances" in path.name]
+    (named,) = run(tmp_path, tiny_folder, tiny_tasks, "prune=greedy", "prune.layers=[2]",
+                   "tracker=disabled")  # fmt: skip
+    assert named.plan["strategy"] == "given"
+
+
+def test_too_few_tokens_for_cka_are_one_line(tmp_path, tiny_folder, tiny_tasks):
+    with pytest.raises(UserError, match=r"metric=cka .*data\.sequence_length"):
+        run(tmp_path, tiny_folder, tiny_tasks, "metric=cka", "data.sequence_length=4")
 
 
 def test_named_layers(tmp_path, tiny_folder, tiny_tasks):

@@ -1,6 +1,7 @@
 """The single layers that change their input least, wherever they stand."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerprune.plan.plan import Choice, Matrix
 
@@ -12,8 +13,13 @@ def scattered(distances_SS: Matrix, count: int, seed: int) -> Choice:
     et al., arXiv 2403.03853, section 3.2), there with the cosine over all tokens.
     """
     distance_L = np.diagonal(distances_SS, offset=1)
-    deepest_first = np.arange(len(distance_L))[::-1]
-    order = deepest_first[np.argsort(distance_L[deepest_first], kind="stable")]
-    layers = tuple(sorted(int(layer) for layer in order[:count]))
+    layers = tuple(sorted(cheapest_first(distance_L)[:count]))
     score = float(distance_L[list(layers)].sum())
     return Choice(layers, score, f"the {count} layers that change their input least")
+
+
+def cheapest_first(distance_L: NDArray[np.float64]) -> list[int]:
+    """Layers by rising distance; of equal ones the deepest first."""
+    deepest_first = np.arange(len(distance_L))[::-1]
+    order = deepest_first[np.argsort(distance_L[deepest_first], kind="stable")]
+    return [int(layer) for layer in order]

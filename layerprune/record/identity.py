@@ -23,7 +23,7 @@ def identity(
         "schema": SCHEMA,
         "seed": config.seed,
         "model": {"name": name, "fingerprint": model, "dtype": config.model.dtype.value},
-        "metric": config.metric.name,
+        **_metric(config),
         "prune": {
             "strategy": "given" if named else config.prune.strategy,
             "count": target.count,
@@ -49,6 +49,15 @@ def identity(
     }
 
 
+def _metric(config: Config) -> dict[str, Any]:
+    """The metric, and which tokens it looks at if it looks at any."""
+    tokens = config.metric.tokens
+    return {
+        "metric": config.metric.name,
+        **({} if tokens is None else {"metric_tokens": tokens.value}),
+    }
+
+
 def _changes_nothing(config: Config) -> set[str]:
     """Keys of healing that no result depends on beyond rounding."""
     # How a step's sequences are shared out decides on which of them `seam` takes the text's loss.
@@ -61,11 +70,18 @@ def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "model": {"fingerprint": model, "dtype": config.model.dtype.value},
-        "metric": config.metric.name,
+        **_metric(config),
+        # Drawn by it; nothing is drawn for the other metrics, and their distances are shared.
+        **({"seed": config.seed} if config.metric.name == "random" else {}),
         "text": text,
         "sequence_length": config.data.sequence_length,
         "sequences": config.data.calibration_sequences,
     }
+
+
+def order_identity(config: Config, model: str, text: str) -> dict[str, Any]:
+    """What the order in which layers go one at a time depends on."""
+    return {"strategy": config.prune.strategy, **profile_identity(config, model, text)}
 
 
 def point_key(identity: dict[str, Any]) -> str:

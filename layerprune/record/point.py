@@ -30,7 +30,8 @@ class Point:
     """name, family, num_layers (of the dense model), parameters_kept."""
     plan: dict[str, Any]
     """strategy, metric, fraction_asked, fraction, num_layers, dropped, kept (0-based indices),
-    score (the distance that decided, or null), reason, profile (key of the distances)."""
+    score (the distance that decided, or null), reason, profile (key of the distances that all was
+    decided by, or null)."""
     scores: list[dict[str, Any]]
     """One entry a task or group: task, parent, measures, num_samples, num_fewshot, version,
     chance, correct."""

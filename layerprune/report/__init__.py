@@ -151,7 +151,8 @@ def _profiles(
 
     owners: dict[str, Entry] = {}
     for entry in entries:
-        owners.setdefault(entry.profile, entry)
+        if entry.profile is not None:
+            owners.setdefault(entry.profile, entry)
     found, lost = [], []
     for key, entry in owners.items():
         profile = store.read_profile(key)

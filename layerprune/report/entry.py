@@ -83,8 +83,8 @@ class Entry:
     loss: HeldoutLoss
     healing: Healing | None
     """None for a point that was not healed."""
-    profile: str
-    """Key of the distances that the plan was made from."""
+    profile: str | None
+    """Key of the distances that the plan was made from; None for one that was made step by step."""
     origin: Origin
 
     @property
@@ -147,7 +147,7 @@ def _entry(point: Point) -> Entry:
         answers={each.task: each for each in answers},
         loss=_loss(loss),
         healing=healing,
-        profile=text(plan["profile"]),
+        profile=None if plan["profile"] is None else text(plan["profile"]),
         origin=_origin(point),
     )
 

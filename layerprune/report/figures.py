@@ -25,6 +25,7 @@ from layerprune.report.lines import (
     loss_chart,
     subjects_chart,
 )
+from layerprune.report.scales import scale_of
 from layerprune.report.series import Datum, accuracy_data, loss_data, points
 from layerprune.report.training import PANEL as TRAINING_PANEL
 from layerprune.report.training import thinned, trained, training_chart, training_data
@@ -101,7 +102,9 @@ def make_figures(
         figures.append(_training(curves))
     if costs := cost_data(curves):
         figures.append(_cost(curves, costs))
-    figures += [_distances(model, profile) for model, profile in profiles]
+    profiles = list(profiles)
+    several = len({profile.depends_on["metric"] for _, profile in profiles}) > 1
+    figures += [_distances(model, profile, several) for model, profile in profiles]
     layers = dropped_data(curves)
     if layers:
         figures.append(_layers(curves, layers))
@@ -184,23 +187,24 @@ def _losses(curves: Sequence[Curve]) -> list[str]:
     return said
 
 
-def _distances(model: str, profile: Profile) -> Figure:
+def _distances(model: str, profile: Profile, several_metrics: bool) -> Figure:
     data = distance_data(profile)
     metric = str(profile.depends_on["metric"])
-    unit = "angular distance d(l, n), units of π" if metric == "angular" else f"{metric} d(l, n)"
+    scale = scale_of(metric)
+    tokens = {"last": " at the last token", "all": " at all tokens but the first"}
+    where = tokens.get(str(profile.depends_on.get("metric_tokens")), "")
     marks = [datum for datum in data if datum["nearest"]]
     said = f"mean of {profile.num_sequences} sequences; red: the nearest block of each size, l*(n)"
-    title = f"Distance across every block of {model}"
+    title = f"Distance across every block of {model}{f', {metric}' if several_metrics else ''}"
     spoken = "; ".join(
         f"n={mark['size']}: l*={mark['first_layer']}, {mark['distance']:.4f}" for mark in marks
     )
     return _figure(
         f"distances-{profile.key}",
         title,
-        f"{metric.capitalize()} distance between the input of layer l and that of layer l+n, "
-        f"{said}.",
+        f"{scale.caption}{where}, {said}.",
         f"{title}. Nearest block of each size n, with its first layer l* and distance: {spoken}.",
-        distance_chart(data, unit, title, [said]),
+        distance_chart(data, scale.legend, title, [said]),
         panel=SIDE + 56,
     )
 

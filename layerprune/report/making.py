@@ -22,19 +22,18 @@ def making(
         for name in entry.settings
         if name not in ("schema", "prune.count", "prune.layers")
     )
+    calibration = [
+        f"{model}: {profile.num_sequences} sequences (distances {profile.key})"
+        for model, profile in profiles
+    ]
     versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
     return [
         ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
         ("points", [f"{len(entries)}, which took {seconds:,.0f} s of questions and text{more}"]),
         ("when", [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]),
         ("questions", _distinct(_asked(entry) for entry in entries)),
-        (
-            "calibration",
-            [
-                f"{model}: {profile.num_sequences} sequences (distances {profile.key})"
-                for model, profile in profiles
-            ],
-        ),
+        # Plans that were made step by step have no distances.
+        *([("calibration", calibration)] if calibration else []),
         *(
             (name, _distinct(entry.settings.get(name, "") for entry in entries))
             for name in settings

@@ -1,19 +1,27 @@
-"""Angular distance (Gromov et al., arXiv 2403.17887, section 3.2)."""
+"""Angular distance (Gromov et al., arXiv 2403.17887, section 3.2).
+
+Letters: N tokens, S states of each, H hidden size.
+"""
 
 import math
 
 import torch
 from torch import Tensor
 
+from layerprune.similarity.metric import Metric
 
-def angular(states_BSH: Tensor) -> Tensor:
-    """Angle between every two of S states, in units of pi: [B, S, S] in [0, 1], 0.5 = orthogonal.
 
-    Computed in float64: in bfloat16 an angle of 0.02 is off by a third.
+def angles(states_NSH: Tensor) -> Tensor:
+    """Angle between every two of S states, in units of pi: [S, S] in [0, N], summed over tokens.
+
+    One of 0.5 is orthogonal. Computed in float64: in bfloat16 an angle of 0.02 is off by a third.
     """
-    unit_BSH = torch.nn.functional.normalize(states_BSH.double(), dim=-1)
-    cosine_BSS = (unit_BSH @ unit_BSH.transpose(-1, -2)).clamp(-1.0, 1.0)
-    angle_BSS = torch.arccos(cosine_BSS) / math.pi
+    unit_NSH = torch.nn.functional.normalize(states_NSH.double(), dim=-1)
+    cosine_NSS = (unit_NSH @ unit_NSH.transpose(-1, -2)).clamp(-1.0, 1.0)
+    angle_NSS = torch.arccos(cosine_NSS) / math.pi
     # A state's angle to itself is 0; rounding inside the arccos would say 1e-8.
-    torch.diagonal(angle_BSS, dim1=-2, dim2=-1).zero_()
-    return angle_BSS
+    torch.diagonal(angle_NSS, dim1=-2, dim2=-1).zero_()
+    return angle_NSS.sum(dim=0)
+
+
+angular = Metric(angles)

@@ -1,7 +1,7 @@
 """The inputs of all layers, caught in one forward pass, and their mean distances.
 
 State l is the input of layer l; state L is the output of the last layer, before the final norm.
-Letters: B batch, T time, L layers, S = L + 1 states, H hidden size.
+Letters: B batch, T time, L layers, S = L + 1 states, H hidden size, N tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from layerprune.config.schema import Tokens
 from layerprune.model.stack import DecoderStack, decoder_stack
+from layerprune.similarity.metric import Metric
 from layerprune.similarity.profile import Matrix
-
-Metric = Callable[[Tensor], Tensor]
-"""From states [B, S, H] to distances [B, S, S]."""
 
 
 def profile(
@@ -50,9 +49,10 @@ def mean_distances(
     model: PreTrainedModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     metric: Metric,
+    tokens: Tokens = Tokens.last,
     advance: Callable[[int], None] = lambda sequences: None,
 ) -> Matrix:
-    """Mean over sequences of `metric` between all states at each sequence's last token: [S, S].
+    """Mean over sequences of `metric` between all states at a sequence's tokens: [S, S].
 
     `batches` yields token ids [B, T], padded on the right, and lengths [B]. One forward pass
     without the head; distances are averaged, not states, and every sequence weighs the same.
@@ -62,14 +62,30 @@ def mean_distances(
     count = 0
     with torch.inference_mode():
         for ids_BT, length_B in batches:
-            states_BSH = last_token_states(stack, ids_BT.to(model.device), length_B)
-            summed_SS = metric(states_BSH).sum(dim=0)
-            total_SS = summed_SS if total_SS is None else total_SS + summed_SS
+            for states_NSH, sequences in _samples(stack, ids_BT.to(model.device), length_B, tokens):
+                summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
+                total_SS = summed_SS if total_SS is None else total_SS + summed_SS
             count += len(ids_BT)
             advance(len(ids_BT))
-    if total_SS is None:
-        raise ValueError("there is no sequence to measure distances on.")
-    return (total_SS / count).cpu().numpy().astype(np.float64)
+        if total_SS is None:
+            raise ValueError("there is no sequence to measure distances on.")
+        distances_SS = metric.distances(total_SS / count)
+    return distances_SS.cpu().numpy().astype(np.float64)
+
+
+def _samples(
+    stack: DecoderStack, ids_BT: Tensor, length_B: Tensor, tokens: Tokens
+) -> Iterator[tuple[Tensor, int]]:
+    """States [N, S, H] of tokens that are looked at together, and how many sequences they are of.
+
+    All last tokens of a batch, or all tokens of one sequence: metrics compute in float64, and that
+    of a whole batch would be too much at once.
+    """
+    if tokens is Tokens.last:
+        yield last_token_states(stack, ids_BT, length_B), len(ids_BT)
+    else:
+        for states_NSH in all_token_states(stack, ids_BT, length_B):
+            yield states_NSH, 1
 
 
 def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> Tensor:
@@ -84,6 +100,21 @@ def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> 
         # Padding is on the right and attention looks to the left: no real token sees it.
         stack.decoder(input_ids=ids_BT, use_cache=False)
     return torch.stack(caught, dim=1)
+
+
+def all_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> Iterator[Tensor]:
+    """By sequence, the states [N, S, H] at all of its real tokens but the first, N = length - 1.
+
+    The first token of a sequence attends to nothing but itself, and many models give it a norm that
+    is orders of magnitude above all others, for later tokens to attend to (an attention sink, Xiao
+    et al., arXiv 2309.17453): it would say nothing of what layers do to text. Memory is S x T
+    vectors for each sequence of the batch, in the model's own precision.
+    """
+    caught: list[Tensor] = []
+    with catching(stack, caught.append):
+        stack.decoder(input_ids=ids_BT, use_cache=False)
+    for row, length in enumerate(length_B.tolist()):
+        yield torch.stack([state_BTH[row, 1:length] for state_BTH in caught], dim=1)
 
 
 @contextmanager

@@ -67,6 +67,11 @@ def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
     ("overrides", "words"),
     [
         (["metric=angluar"], ["metric=angluar", "angular"]),
+        (["metric.name=angluar"], ["metric.name=angluar", "angular", "taylor"]),
+        (["metric.tokens=first"], ["metric.tokens", "first", "last, all"]),
+        (["metric.tokens=null"], ["metric.tokens", "no value"]),
+        (["metric=perplexity", "metric.tokens=all"], ["metric.tokens", "metric=perplexity"]),
+        (["metric=random", "metric.tokens=last"], ["metric.tokens", "metric=random"]),
         (["prune.fracton=0.1"], ["prune.fracton", "Did you mean fraction", "layers"]),
         (["tracker.mode=onlin"], ["tracker.mode", "onlin", "offline, online, disabled"]),
         (["eval.limit=many"], ["eval.limit", "many", "Integer"]),

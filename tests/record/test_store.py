@@ -16,12 +16,13 @@ from layerprune.config.schema import (
     ModelConfig,
     PruneConfig,
     RuntimeConfig,
+    Tokens,
     TrackerConfig,
     TrackerMode,
 )
 from layerprune.files import creating_folder, replacing, write_json
 from layerprune.plan.target import Target
-from layerprune.record.identity import identity, point_key
+from layerprune.record.identity import identity, point_key, profile_identity
 from layerprune.record.point import ForeignRecord, Point
 from layerprune.record.store import Store
 
@@ -30,7 +31,7 @@ def config(**changes):
     return Config(
         **{
             "model": ModelConfig(path="m"),
-            "metric": MetricConfig(name="angular"),
+            "metric": MetricConfig(name="angular", tokens=Tokens.last),
             "prune": PruneConfig(strategy="block"),
             "heal": HealConfig(recipe="none"),
             "eval": EvalConfig(tasks=["facts"]),
@@ -47,6 +48,17 @@ def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", 
     return point_key(identity(config(**changes), name, model, text, questions, target))
 
 
+def test_distances_follow_what_changes_them_and_the_seed_only_where_it_draws_them():
+    def of(seed=0, **metric):
+        made = config(seed=seed, metric=MetricConfig(**metric))
+        return profile_identity(made, "weights", "text")
+
+    assert of(name="cka", tokens=Tokens.last) != of(name="cka", tokens=Tokens.all)
+    assert of(name="random", seed=0) != of(name="random", seed=1)
+    for metric in ({"name": "perplexity"}, {"name": "angular", "tokens": Tokens.last}):
+        assert of(seed=0, **metric) == of(seed=1, **metric)
+
+
 def test_key_follows_what_changes_the_result():
     other = [
         key(model="xyz"),
@@ -56,7 +68,9 @@ def test_key_follows_what_changes_the_result():
         key(Target(0.1, 4)),
         key(Target(0.1, 3, (1, 2, 3))),
         key(seed=1),
-        key(metric=MetricConfig(name="cosine")),
+        key(metric=MetricConfig(name="cosine", tokens=Tokens.last)),
+        key(metric=MetricConfig(name="angular", tokens=Tokens.all)),
+        key(metric=MetricConfig(name="perplexity")),
         key(prune=PruneConfig(strategy="deepest")),
         key(heal=HealConfig(recipe="linear", sequences=8, sequence_length=8)),
         key(eval=EvalConfig(tasks=["facts"], limit=5)),

@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import random
 
+from layerprune.config.schema import METRIC_KEYS
 from layerprune.report.curves import make_curves, make_tasks
 from layerprune.report.distances import distance_data
 from layerprune.report.entry import read_entry
 from layerprune.report.figures import make_figures
 from layerprune.report.layers import dropped_data
+from layerprune.report.scales import SCALES
 
 
 def naive(distances, size):
@@ -91,6 +94,36 @@ def test_every_kind_of_study_can_be_drawn(maker):
     ]
     for figure in figures:
         assert "</svg>" in figure.svg()
+
+
+def test_every_metric_says_what_its_numbers_are(maker):
+    maker.curve(write=False)
+    curves = make_curves(map(read_entry, maker.made))
+    profiles = [
+        ("a", dataclasses.replace(maker.profile(metric=metric), key=metric))
+        for metric in METRIC_KEYS
+    ]
+    figures = make_figures(curves, make_tasks(curves), profiles)
+    drawn = [figure for figure in figures if figure.name.startswith("distances-")]
+    assert len({figure.title for figure in drawn}) == len(METRIC_KEYS) == len(SCALES)
+    for metric, figure in zip(METRIC_KEYS, drawn, strict=True):
+        assert SCALES[metric].caption in figure.caption
+        assert SCALES[metric].legend in json.dumps(figure.spec, ensure_ascii=False)
+
+
+def test_distances_below_zero_and_far_above_one_can_be_drawn(maker):
+    maker.curve(write=False)
+    curves = make_curves(map(read_entry, maker.made))
+    profile = maker.profile(metric="perplexity")
+    table = [[(end - start) * (start - 3) * 50.0 for end in range(9)] for start in range(9)]
+    profile = dataclasses.replace(profile, distances=table)
+    data = distance_data(profile)
+    assert min(row["distance"] for row in data) < 0
+    scale = [row["rescaled"] for row in data if row["rescaled"] is not None]
+    assert (min(scale), max(scale)) == (0, 1)
+    figures = make_figures(curves, make_tasks(curves), [("a", profile)])
+    (figure,) = (figure for figure in figures if figure.name.startswith("distances-"))
+    assert "\u22121,000" in figure.svg(), "the legend reaches below zero"
 
 
 def test_a_lone_point_can_be_drawn(maker):

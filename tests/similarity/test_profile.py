@@ -11,9 +11,6 @@ from torch import nn
 import layerprune
 from layerprune.model.stack import decoder_stack
 from layerprune.similarity.angular import angular
-from layerprune.similarity.cosine import cosine
-from layerprune.similarity.magnitude import magnitude
-from layerprune.similarity.metrics import METRICS
 from layerprune.similarity.profile import Profile, stored
 from layerprune.similarity.states import mean_distances
 
@@ -87,41 +84,6 @@ def test_no_text_is_refused(tiny_llama):
             layerprune.profile(tiny_llama, byte_tokenizer(), texts)
     with pytest.raises(ValueError, match="no sequence"):
         mean_distances(tiny_llama, [], angular)
-
-
-def test_angles_of_known_vectors():
-    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [1.0, 1.0]]])
-    expected = [[0, 0.5, 1, 0.25], [0.5, 0, 0.5, 0.25], [1, 0.5, 0, 0.75], [0.25, 0.25, 0.75, 0]]
-    np.testing.assert_allclose(angular(states)[0].numpy(), expected, atol=1e-12)
-
-
-def test_cosines_of_known_vectors():
-    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [1.0, 0.0]]])
-    expected = [[0, 1, 2, 0], [1, 0, 1, 1], [2, 1, 0, 2], [0, 1, 2, 0]]
-    np.testing.assert_allclose(cosine(states)[0].numpy(), expected, atol=1e-12)
-
-
-def test_magnitudes_are_relative_to_the_earlier_state():
-    states = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [3.0, 4.0]]])
-    expected = [[0, 2, math.sqrt(20)], [2, 0, 4 / 3], [math.sqrt(20), 4 / 3, 0]]
-    np.testing.assert_allclose(magnitude(states)[0].numpy(), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", sorted(METRICS))
-def test_every_metric_is_symmetric_and_nothing_is_apart_from_itself(name):
-    states = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
-    found = METRICS[name](states)
-    assert found.shape == (3, 5, 5)
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, found.transpose(1, 2))
-    assert (torch.diagonal(found, dim1=1, dim2=2) == 0).all()
-    assert (found >= 0).all()
-
-
-def test_small_angles_survive_half_precision_states():
-    angle = 0.02 * math.pi
-    states = torch.tensor([[[1.0, 0.0], [math.cos(angle), math.sin(angle)]]]).bfloat16()
-    assert angular(states)[0, 0, 1] == pytest.approx(0.02, abs=5e-4)
 
 
 def test_kept_and_measured_again_only_when_damaged(tmp_path):
