@@ -34,7 +34,7 @@ CACHE = Path(__file__).parent.parent / "outputs" / "cache"
 
 @pytest.fixture(scope="module")
 def loaded():
-    torch.set_num_threads(before)
+    torch.set_num_threads(2)
     config = compose().model
     source = locate(config, CACHE)
     assert (source.name, source.family, source.num_layers) == ("smollm2_135m", "smollm2", 30)
