@@ -276,6 +276,9 @@ class EvalConfig:
     """Solved examples before each question; each task's own default if not given."""
     limit: int | None = None
     """Questions per task, the first ones of each; all if not given."""
+    chat_template: bool = False
+    """Ask in the form that the model's tokenizer gives to a conversation; solved examples are turns
+    of it."""
     include_path: str | None = None
     """A folder with lm-eval task files of the user's own."""
     datasets_dir: str | None = None

@@ -73,8 +73,16 @@ class Questions:
             # A sampler goes on from example to example: without this, each model that is asked
             # would see other solved examples than the one before it.
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        chat = self._config.chat_template
+        if chat and not getattr(lm.tokenizer, "chat_template", None):
+            raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
         results = evaluate(
-            lm=lm, task_dict=self._loaded, limit=self._config.limit, log_samples=True
+            lm=lm,
+            task_dict=self._loaded,
+            limit=self._config.limit,
+            log_samples=True,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
         )
         scored = {**results.get("groups", {}), **results["results"]}
         # A group without an aggregate has no number of its own, and is nobody's parent.

@@ -38,6 +38,7 @@ def identity(
             "tasks": sorted(config.eval.tasks),
             "num_fewshot": config.eval.num_fewshot,
             "limit": config.eval.limit,
+            "chat_template": config.eval.chat_template,
             "files": questions,
         },
         "data": {

@@ -10,6 +10,7 @@ import torch
 from lm_eval.api.instance import Instance
 from tiny import byte_tokenizer, tiny
 
+from layerprune.evaluate import scorer as scoring
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.contexts import Context, Group, Option
 from layerprune.evaluate.scorer import Scorer
@@ -119,6 +120,7 @@ def test_other_questions_have_other_files(tmp_path):
 def test_a_lock_of_a_process_that_died_holds_nobody_up(tmp_path):
     program = f"""
 import os, signal
+from layerprune.evaluate import scorer as scoring
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.contexts import Context, Group, Option
 with Answers(__import__("pathlib").Path({str(tmp_path)!r}), "tiny").of({GROUP!r}):
@@ -148,3 +150,30 @@ def test_a_second_job_waits_for_the_first_ones_answers(tmp_path):
             chunk.add([(0,)], [[(-1.0, True)]])
         waiting.result()
     assert seen == [[(-1.0, True)]]
+
+
+def test_a_run_that_is_stopped_loses_one_chunk_at_most(model, ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 3)
+    pairs = [(f"{at} {'!' * at}", option) for at in range(12) for option in (" x", " yz")]
+    scorer(model, tmp_path / "whole").loglikelihood(requests(pairs))
+    everything = len(ran)
+    ran.clear()
+
+    def stop(*_):
+        if len(ran) >= everything // 2:
+            raise KeyboardInterrupt
+
+    hook = decoder_stack(model).layers[6].register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        scorer(model, tmp_path / "stopped").loglikelihood(requests(pairs))
+    hook.remove()
+    kept = list(tmp_path.glob("stopped/*/*.json"))
+    assert 0 < len(kept) < 4
+    ran.clear()
+    again = scorer(model, tmp_path / "stopped")
+    found = again.loglikelihood(requests(pairs))
+    # Finding out what the decoder takes is 24 more, in both.
+    assert len(ran) - 24 == (everything - 24) * (4 - len(kept)) // 4
+    wanted = scorer(model, tmp_path / "whole").loglikelihood(requests(pairs))
+    for (value, greedy), (other, other_greedy) in zip(found, wanted, strict=True):
+        assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)

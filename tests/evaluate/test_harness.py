@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 from lm_eval.api.model import LM
+from lm_eval.models.huggingface import HFLM
+from tiny import byte_tokenizer, tiny
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
 from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.scorer import Scorer
 
 SAMPLED = """
 task: sampled
@@ -181,3 +184,24 @@ def test_data_sets_are_read_from_a_folder_of_copies(tmp_path, monkeypatch):
         Questions(EvalConfig(**settings)).load()
     with pytest.raises(UserError, match=r"eval\.datasets_dir=nowhere"):
         Questions(EvalConfig(**settings, datasets_dir="nowhere"))
+
+
+def test_a_chat_template_frames_questions_and_examples(folder):
+    config = EvalConfig(
+        tasks=["sampled"], include_path=str(folder), num_fewshot=1, chat_template=True, limit=4
+    )
+    tokenizer, model = byte_tokenizer(), tiny("llama", vocab_size=259)
+    with pytest.raises(UserError, match=r"eval\.chat_template=true: the model's tokenizer"):
+        Questions(config).score(Scorer(model, tokenizer))
+    tokenizer.chat_template = (
+        "{% for each in messages %}<{{ each.role }}>{{ each.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    lm = Scorer(model, tokenizer)
+    asked = []
+    original = lm.loglikelihood
+    lm.loglikelihood = lambda requests, **_: asked.extend(requests) or original(requests)
+    ours = Questions(config).score(lm)
+    assert all(request.args[0].count("<user>") == 2 for request in asked)
+    assert all(request.args[0].endswith("<assistant>") for request in asked)
+    assert ours == Questions(config).score(HFLM(pretrained=model, tokenizer=tokenizer))
