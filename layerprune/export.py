@@ -1,5 +1,6 @@
 """A point's model as a checkpoint of its own, which plain transformers loads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from layerprune.errors import UserError
@@ -8,17 +9,18 @@ from layerprune.model.load import load
 from layerprune.model.source import Source
 from layerprune.model.surgery import drop_layers
 from layerprune.record.point import Point
+from layerprune.report.card import card
 
 MODEL = "model"
 """Folder of a point with its checkpoint."""
 
 
-def export(source: Source, point: Point, folder: Path) -> Path:
-    """Write `folder/model`: weights, configuration, tokenizer, and which layers they are.
+def export(source: Source, point: Point, folder: Path, curve: Sequence[Point] = ()) -> Path:
+    """Write `folder/model`: weights, configuration, tokenizer, which layers they are, and a card.
 
     The model is opened again in the precision of its files, whatever it was healed and asked in;
     the layers are dropped, and what healing changed is merged into the weights. Raises `UserError`
-    where that was not kept.
+    where that was not kept. `curve` are the points that the card shows beside this one.
     """
     loaded = load(source, None, "cpu")
     model = drop_layers(loaded.model, point.plan["dropped"])
@@ -46,4 +48,5 @@ def export(source: Source, point: Point, folder: Path) -> Path:
                 "versions": point.provenance["versions"],
             },
         )
+        (beside / "README.md").write_text(card(point, curve), encoding="utf-8")
     return folder / MODEL

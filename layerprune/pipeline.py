@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,8 @@ def run(config: Config) -> list[Point]:
             )  # fmt: skip
         else:
             del loaded  # each healed point has a model of its own
-        with bar(title, total=len(todo)) as advance:
+        # What is asked together has a bar of its own, and is done when the first point is.
+        with bar(title, total=len(todo)) if together is None else nullcontext() as advance:
             for (key, target), plan in zip(todo, plans, strict=True):
                 try:
                     if together is not None:
@@ -119,7 +121,8 @@ def run(config: Config) -> list[Point]:
                 points[key] = point
                 store.write(point)
                 store.drop_checkpoints(key)
-                advance(1)
+                if advance is not None:
+                    advance(1)
     done = [points[key] for key in keys if key in points]
     if processes.first():
         if config.export.format != "none":
@@ -239,7 +242,7 @@ def _export(job: Job, store: Store, points: list[Point]) -> None:
     for point in points:
         folder = store.point_folder(point.key)
         if not (folder / "model").is_dir():
-            export(job.source, point, folder)
+            export(job.source, point, folder, points)
             say(f"{folder / 'model'}: a checkpoint that transformers loads.")
 
 

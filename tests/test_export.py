@@ -63,6 +63,10 @@ def test_a_healed_checkpoint_is_the_healed_model(tiny_folder, tiny_tasks, tmp_pa
     found = json.loads((folder / "model" / "layerprune.json").read_text())
     assert list(found["plan"]["kept"]) == [0, 1, 2, 6, 7]
     assert found["scores"] == point.scores
+    words = (folder / "model" / "README.md").read_text()
+    assert "without 3 of its 8 layers" in words
+    assert f"healed with `heal={recipe}`" in words
+    assert f"| letters | acc | {point.scores[0]['measures']['acc']['value']:.3f} ±" in words
 
     text = read(config.data)
     again = heal(
@@ -117,3 +121,16 @@ def test_an_export_that_is_killed_leaves_nothing(tiny_folder, tiny_tasks, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         export(source, point, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere" / "model").exists()
+
+
+def test_a_card_shows_the_curve_that_its_point_is_of(tiny_folder, tiny_tasks, tmp_path):
+    points = run(settings(tiny_folder, tiny_tasks, tmp_path, "none", "prune.fraction=[0,0.25,0.5]"))
+    for point in points:
+        folder = tmp_path / "outputs" / "default" / "points" / point.key
+        words = (folder / "model" / "README.md").read_text()
+        assert words.startswith("---\nlibrary_name: transformers\n")
+        assert "nothing was trained after that" in words
+        for each in points:
+            assert f"| {each.num_dropped} | {each.plan['fraction']:.3f} |" in words
+            assert f"| {each.loss['nats']:.3f} |" in words
+        assert str(tmp_path) not in words

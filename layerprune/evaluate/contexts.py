@@ -17,6 +17,9 @@ Answer = tuple[float, bool]
 LEAST_SAVED = 256
 """Tokens that a group must save: each one is a pass of its own, in smaller batches."""
 
+LEAST_PREFIX = 32
+"""Tokens that a group must begin with: with fewer, rows of many contexts share them as well."""
+
 
 class Option(NamedTuple):
     """A continuation whose log-likelihood is asked for."""
@@ -71,7 +74,7 @@ def groups(found: Sequence[Context]) -> list[Group]:
     shared, alone = [], []
     for members, length in _families([context.ids for context in found]):
         some = [found[at] for at in members]
-        if length * (len(some) - 1) < LEAST_SAVED:
+        if length < LEAST_PREFIX or length * (len(some) - 1) < LEAST_SAVED:
             alone += some
             continue
         rest = tuple(Context(each.ids[length:], each.options) for each in some)

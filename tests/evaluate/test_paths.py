@@ -17,6 +17,9 @@ from layerprune.model.surgery import drop_layers
 from layerprune.paths.room import Room
 from layerprune.paths.tree import grow
 
+FLOAT32 = 7e-7
+"""Six steps of float32: a sum of -100 nats is not known to 1e-5."""
+
 SMALL = Room(tokens=64, waiting=256, logits=1000)
 SHOTS = "The following are questions.\n" + "Question: one?\nAnswer: one\n" * 2
 PAIRS = [
@@ -57,7 +60,7 @@ def test_every_path_equals_hflm_on_the_cut_model(family):
             expected.loglikelihood(requests(PAIRS), disable_tqdm=True),
             strict=True,
         ):
-            assert value == pytest.approx(wanted, abs=1e-4, rel=1e-5)
+            assert value == pytest.approx(wanted, abs=1e-5, rel=FLOAT32)
             assert greedy == wanted_greedy
     assert len(decoder_stack(model).layers) == 8
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -277,4 +280,4 @@ def test_states_wider_or_narrower_than_embeddings():
             alone.loglikelihood(requests(PAIRS[:6]), disable_tqdm=True),
             strict=True,
         ):
-            assert value == pytest.approx(wanted, abs=1e-4, rel=1e-5)
+            assert value == pytest.approx(wanted, abs=1e-5, rel=FLOAT32)

@@ -1,0 +1,113 @@
+"""The model card of an exported checkpoint: what was dropped, what it costs, how to load it."""
+
+from collections.abc import Sequence
+
+from layerprune.record.point import Point
+from layerprune.report.entry import ranges
+
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- layer-pruning
+- layerprune
+---
+
+# {name} without {gone} of its {layers} layers
+
+Decoder layers {dropped} (counted from 0) are dropped{healed}; {parameters:,} parameters stay.
+It is a checkpoint like any other:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+```
+
+## What it costs
+
+{scores}
+
+Accuracy comes with its standard error. Held-out loss: {nats:.3f} nats a token, {normalised:.3f} \
+of guessing evenly.
+
+{curve}
+
+## How it was made
+
+Layers were chosen by `prune={strategy}` with `metric={metric}`: {reason}. Asked and measured in \
+{dtype}; the weights here are in the precision of the original files. `layerprune.json` has the \
+plan, all scores and the versions of what was used ({versions}).
+
+The method is that of Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers" \
+(arXiv 2403.17887). The license is that of the original model.
+"""
+
+
+def card(point: Point, curve: Sequence[Point]) -> str:
+    """Markdown with the numbers of `point`, and of the other points of its curve."""
+    versions = point.provenance["versions"]
+    return CARD.format(
+        name=point.model["name"],
+        gone=point.num_dropped,
+        layers=point.plan["num_layers"],
+        dropped=ranges(point.plan["dropped"]),
+        healed=_healed(point),
+        parameters=point.model["parameters_kept"],
+        scores=_scores(point),
+        nats=point.loss["nats"],
+        normalised=point.loss["normalised"],
+        curve=_curve(point, curve),
+        strategy=point.plan["strategy"],
+        metric=point.plan["metric"],
+        reason=point.plan["reason"],
+        dtype=point.identity["model"]["dtype"],
+        versions=", ".join(f"{name} {versions[name]}" for name in ("layerprune", "transformers")),
+    )
+
+
+def _healed(point: Point) -> str:
+    if point.healing is None:
+        return ", and nothing was trained after that"
+    steps = point.healing["steps"][-1]["step"]
+    return f", and what is left was healed with `heal={point.healing['recipe']}` ({steps} steps)"
+
+
+def _scores(point: Point) -> str:
+    rows = [
+        (score["task"], name, _value(measure), _chance(score),
+         str(score["num_fewshot"]), str(score["num_samples"]))
+        for score in point.scores
+        if score["parent"] is None
+        for name, measure in score["measures"].items()
+    ]  # fmt: skip
+    head = "| task | measure | value | guessing | shots | questions |\n|:--|:--|--:|--:|--:|--:|"
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _curve(point: Point, curve: Sequence[Point]) -> str:
+    """The first measure of the first task at every depth."""
+    others = sorted({each.num_dropped: each for each in (*curve, point)}.items())
+    if len(others) < 2 or not point.scores:
+        return "No other depth was measured with it."
+    task = point.scores[0]["task"]
+    name = next(iter(point.scores[0]["measures"]))
+    rows = [
+        f"| {count} | {each.plan['fraction']:.3f} | {_value(score['measures'][name])} "
+        f"| {each.loss['nats']:.3f} |"
+        for count, each in others
+        for score in each.scores
+        if score["task"] == task
+    ]
+    head = f"| layers dropped | fraction | {task}: {name} | loss, nats |\n|--:|--:|--:|--:|"
+    return "\n".join(["The curve that it is a point of:", "", head, *rows])
+
+
+def _value(measure: dict[str, float | None]) -> str:
+    stderr = measure["stderr"]
+    return f"{measure['value']:.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
+
+
+def _chance(score: dict[str, float | None]) -> str:
+    return "" if score["chance"] is None else f"{score['chance']:.3f}"
