@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 Ids = tuple[int, ...]
 
-Request = tuple[tuple[str, str], list[int], list[int]]
+Request = tuple[tuple[str, str], Sequence[int], Sequence[int]]
 """(texts, context ids, continuation ids), as lm-eval passes them."""
 
 Answer = tuple[float, bool]
@@ -55,9 +55,9 @@ def contexts(requests: Sequence[Request], window: int) -> list[Context]:
     options: dict[Ids, list[Option]] = defaultdict(list)
     for index, (_, context, continuation) in enumerate(requests):
         assert 0 < len(continuation) <= window, "as lm-eval asks"
-        whole = (context + continuation)[-(window + 1) :]
+        whole = (*context, *continuation)[-(window + 1) :]
         split = len(whole) - len(continuation)
-        options[tuple(whole[:split])].append(Option(index, tuple(continuation)))
+        options[whole[:split]].append(Option(index, tuple(continuation)))
     return [Context(ids, tuple(some)) for ids, some in options.items()]
 
 

@@ -10,7 +10,8 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -43,6 +44,9 @@ CHUNK = 256
 ROW = 256
 """Tokens in a row: each of them is held against all, so that a longer row costs more attention."""
 
+NOT_YET: Answer = (0.0, False)
+"""Stands for an answer that nobody reads."""
+
 GENERATED_TOGETHER = 8
 """Prompts that lm-eval's own generation takes at a time."""
 
@@ -66,6 +70,7 @@ class Scorer(HFLM):
         paths: Sequence[Path] | None = None,
         stored: Answers | None = None,
     ) -> None:
+        self._encoded = lru_cache(maxsize=2)(super().tok_encode)
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
@@ -82,12 +87,14 @@ class Scorer(HFLM):
         self._room = Room.of(model) if room is None else room
         self._keys: dict[tuple[str, str], bytes] = {}
         self._known: dict[bytes, list[Answer]] = {}
+        self._made: list[Request] | None = None
+        """Requests as tokens, while they are made."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
         """The answers of the path; what no path was asked yet is answered for all of them."""
         new = {each.args: each for each in requests if each.args not in self._keys}
-        if new:  # without lm-eval's bar for the tokeniser: this project's bars are enough
-            super().loglikelihood(list(new.values()), disable_tqdm=True)
+        if new:
+            self._answer_all(self._as_tokens(list(new.values())))
         return [self._known[self._keys[each.args]][self.path] for each in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -96,6 +103,21 @@ class Scorer(HFLM):
         with dropped(self.model, [layer for layer in self._layers if layer not in path]):
             return super().generate_until(requests, disable_tqdm=True)
 
+    def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
+        """lm-eval's own, which it asks again for a context with each of its options."""
+        return list(self._encoded(*args, **kwargs))
+
+    def _as_tokens(self, requests: list[Instance]) -> list[Request]:
+        """What lm-eval makes of texts, by the thousand: a run may have many, and takes its time."""
+        self._made = []
+        with bar("prompts", total=len(requests)) as advance:
+            for at in range(0, len(requests), 1000):
+                some = requests[at : at + 1000]
+                super().loglikelihood(some, disable_tqdm=True)  # goes on just below
+                advance(len(some))
+        made, self._made = self._made, None
+        return made
+
     def _loglikelihood_tokens(
         self,
         requests: Sequence[Request],
@@ -103,6 +125,17 @@ class Scorer(HFLM):
         override_bs: int | None = None,
     ) -> list[Answer]:
         """One answer for each request, in order; lm-eval's rolling likelihoods come here, too."""
+        if self._made is None:
+            return self._answer_all(requests)
+        for texts, context, continuation in requests:
+            ids = tuple(context)
+            if self._made and self._made[-1][1] == ids:
+                ids = self._made[-1][1]  # once for all options: prompts are long
+            self._made.append((texts, ids, tuple(continuation)))
+        return [NOT_YET] * len(requests)
+
+    def _answer_all(self, requests: Sequence[Request]) -> list[Answer]:
+        """The path's answers; what is not known yet is answered for all paths."""
         keys = [_key(context, continuation) for _, context, continuation in requests]
         self._keys.update((texts, key) for (texts, _, _), key in zip(requests, keys, strict=True))
         new = {
