@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ from typing import Any
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
+from layerprune.progress import say_once
 
 OWN_TASKS = Path(__file__).parent / "tasks"
+
+MANY = 2000
+"""Questions whose prompts take lm-eval some time to make."""
 
 TASK_FILES = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
 
@@ -76,6 +81,12 @@ class Questions:
         chat = self._config.chat_template
         if chat and not getattr(lm.tokenizer, "chat_template", None):
             raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
+        count = sum(
+            min(len(task.eval_docs), self._config.limit or sys.maxsize)
+            for task in self._loaded["tasks"].values()
+        )
+        if count >= MANY:
+            say_once(f"lm-eval makes the prompts of {count} questions first, without a bar.")
         results = evaluate(
             lm=lm,
             task_dict=self._loaded,
