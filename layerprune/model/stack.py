@@ -10,13 +10,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from layerprune.errors import UserError
+
+COUNTS = (
+    "decoder_layers",
+    "num_decoder_layers",
+    "num_layers",
+    "num_blocks",
+    "n_layer",
+    "n_layers",
+    "num_hidden_layers",
+)
+"""Fields that count a decoder's layers; of several, the first counts those of its list."""
 
 
 class UnsupportedArchitecture(UserError, ValueError):  # noqa: N818 - the name is a promise
     """Raised where layers of a model cannot be told apart or taken out with certainty."""
+
 
 
 @dataclass(frozen=True)
@@ -34,18 +46,36 @@ def decoder_stack(model: PreTrainedModel) -> DecoderStack:
     Raises `UnsupportedArchitecture` unless exactly one list has the configured number of layers.
     """
     decoder = model.get_decoder()
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
-    lists = [
-        child
-        for child in decoder.children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
-    ]
+    count = num_layers(text_config(model))
+    lists = list(_lists(decoder, count))
     if len(lists) != 1:
         raise UnsupportedArchitecture(
             f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
             "where one was expected."
         )
     return DecoderStack(decoder, lists[0])
+
+
+def text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration of a model's decoder: its own, or a part of it."""
+    return model.config.get_text_config(decoder=True)
+
+
+def num_layers(config: PreTrainedConfig) -> int:
+    """How many layers a decoder's list has, by its configuration."""
+    for name in COUNTS:
+        if name in vars(config):
+            return int(vars(config)[name])
+    return int(config.num_hidden_layers)
+
+
+def _lists(part: nn.Module, count: int) -> Iterator[nn.ModuleList]:
+    """The outermost lists of so many modules: those inside layers, such as experts, do not count."""
+    for child in part.children():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            yield child
+        else:
+            yield from _lists(child, count)
 
 
 class Head:
