@@ -90,7 +90,8 @@ SIZES: dict[str, Any] = {
     "v_head_dim": 8,
     # Chosen keys.
     "index_topk": 4,
-    "index_n_heads": 2,
+    # With few heads many scores are zero, and which of them is chosen is a matter of rounding.
+    "index_n_heads": 16,
     "index_head_dim": 8,
     # Recurrent states.
     "state_size": 8,
@@ -117,6 +118,8 @@ SIZES: dict[str, Any] = {
     "linear_head_dim": 8,
     "linear_num_heads": 4,
     "block_size": 8,
+    # What else would not be causal.
+    "is_decoder": True,
     # Pictures and sounds, which no test looks at.
     "depth": 2,
     "out_hidden_size": 32,
@@ -128,15 +131,41 @@ SIZES: dict[str, Any] = {
 LATENT = {"num_key_value_heads": 4}
 """Each head has keys and values of its own, worked out of one narrow vector."""
 
+LINEAR = ["linear_attention", "linear_attention", "full_attention", "linear_attention"] * 2
+CONV = ["conv", "conv", "full_attention", "conv"] * 2
+PLAIN = {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0, "global_head_dim": 16}
+
+QWEN4 = {
+    "indexer_n_heads": 16,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+    "hc_count": 2,
+    "hc_lowrank": 8,
+}
+
 OWN: dict[str, dict[str, Any]] = {
     "axk1": LATENT,
     "axk2": LATENT,
     "bailing_hybrid": LATENT,
+    "bamba": {"attn_layer_indices": [2, 5]},
     "codegen": {"n_ctx": 128, "rotary_dim": 8},
-    "cohere_compass_text": {"layer_types": ["full_attention"] * 8},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
+            },
+            "sliding_attention": None,
+        },
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2
+        + ["sliding_attention"] * 2,
+    },
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
-        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+        "ffn_config": {
+            "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32,
+        },
     },
     "deepseek_v2": LATENT,
     "deepseek_v3": LATENT,
@@ -144,14 +173,45 @@ OWN: dict[str, dict[str, Any]] = {
     "dots3_note": LATENT,
     "dots3_note_text": LATENT,
     "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n": PLAIN,
+    "gemma3n_text": PLAIN,
+    "gemma4": PLAIN,
+    "gemma4_text": PLAIN,
+    "gemma4_unified": PLAIN,
+    "gemma4_unified_text": PLAIN,
     "glm4_moe_lite": LATENT,
-    "glm_moe_dsa": LATENT,
-    "gemma3n_text": {"num_kv_shared_layers": 0},
-    "gemma4": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0, "global_head_dim": 16},
-    "gemma4_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0, "global_head_dim": 16},
-    "gemma4_unified": {"num_kv_shared_layers": 0},
-    "gemma4_unified_text": {"num_kv_shared_layers": 0},
-}
+    "glm_moe_dsa": LATENT | {"indexer_types": ["full", "shared", "shared", "full"] * 2},
+    "gpt_neo": {"attention_types": [[["global", "local"], 4]], "window_size": 6},
+    "gptj": {"rotary_dim": 8},
+    "granitemoehybrid": {"layer_types": LINEAR},
+    "hy_v4": LATENT,
+    "jamba": {"attn_layer_period": 4, "attn_layer_offset": 2},
+    "kimi_linear": LATENT,
+    "lfm2": {"layer_types": CONV},
+    "lfm2_moe": {"layer_types": CONV},
+    "longcat_flash": LATENT,
+    "mamba2": {"num_heads": 4, "head_dim": 16},
+    "minicpm3": LATENT,
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"] * 2,
+    },
+    "qwen4_exp": QWEN4,
+    "qwen4_exp_text": QWEN4,
+    "rwkv": {"rescale_every": 0, "attention_hidden_size": 32},
+    "xlstm": {"qk_dim_factor": 1.0, "ffn_round_up_to_multiple_of": 8},
+    "youtu": LATENT,
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention"]
+        * 2,
+        "num_mem_blocks": 1,
+    },
+    "zaya": {
+        "num_experts_per_tok": 1,
+        "layer_types": ["hybrid", "hybrid_sliding"] * 4,
+        "router_hidden_size": 16,
+    },
+    "mllama": {"cross_attention_layers": [3, 5]},
+}  # fmt: skip
 """What a type needs beyond `SIZES`, by its language model's configuration."""
 
 
@@ -191,5 +251,5 @@ def _settings(config_class: Any, own: dict[str, Any]) -> dict[str, Any]:
         settings[name].setdefault("model_type", part.model_type)
         if is_text:
             own = {}
-    settings.update(own)
+    settings.update({config_class.attribute_map.get(name, name): own[name] for name in own})
     return settings

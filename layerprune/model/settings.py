@@ -35,7 +35,7 @@ LISTS = (
 )
 """Fields with one entry a layer, where they hold a list."""
 
-DERIVED = ("kv_sharing_modes", "layer_types", "layers_block_type", "layers_num_experts")
+DERIVED = ("kv_sharing_modes", "layer_types", "layers_block_type")
 """One entry a layer, too, but in some classes computed from other fields, which decide then."""
 
 INDICES = {
@@ -57,12 +57,6 @@ THRESHOLDS = (
 )
 """Fields with the index of a layer: layers below it differ from the others."""
 
-PERIODS = (
-    ("attn_layer_period", "attn_layer_offset"),
-    ("expert_layer_period", "expert_layer_offset"),
-)
-"""Fields for layers that differ from others: those whose index leaves the offset as remainder."""
-
 ZERO = {
     "hidden_size_per_layer_input": "gives each layer its own part of one embedding",
     "num_kv_shared_layers": "lets the last layers read the keys and values of others",
@@ -72,10 +66,11 @@ ZERO = {
 """Fields that tie layers to their places unless they are zero, and what they do."""
 
 
-def cut_config(config: PreTrainedConfig, kept: Sequence[int]) -> PreTrainedConfig:
+def cut_config(config: PreTrainedConfig, kept: Sequence[int], saved: bool) -> PreTrainedConfig:
     """A copy of a decoder's configuration that describes the layers `kept` and no others.
 
-    Raises `UnsupportedArchitecture`, naming the field and layers, where it cannot.
+    Unless it is `saved`, only what is read while a model runs matters: what is read while it is
+    built may stay as it is. Raises `UnsupportedArchitecture`, naming the field and layers, where it cannot.
     """
     count = num_layers(config)
     _refuse_ties(config)
@@ -101,7 +96,7 @@ def cut_config(config: PreTrainedConfig, kept: Sequence[int]) -> PreTrainedConfi
         threshold = vars(config).get(name)
         if threshold is not None:
             setattr(after, name, sum(layer < threshold for layer in kept))
-    for rule in RULES:
+    for rule in (*RULES, *(SAVED if saved else ())):
         rule(config, after, kept)
     _check_derived(config, after, kept)
     return after
@@ -174,27 +169,38 @@ def _moe_interval(config: Any, after: Any, kept: Sequence[int]) -> None:
     )
 
 
-def _periods(config: Any, after: Any, kept: Sequence[int]) -> None:
-    for period_name, offset_name in PERIODS:
-        period, offset = vars(config).get(period_name), vars(config).get(offset_name)
-        if period is None or "layers_block_type" in vars(config):  # a list, which decides
-            continue
-        wanted = [slot for slot, layer in enumerate(kept) if layer % period == offset]
-        # A period that ends after the last layer can stand for one layer, or for none.
-        possible = (
-            (some, at)
-            for some in (period, *range(1, len(kept) + 2))
-            for at in range(some)
-            if list(range(at, len(kept), some)) == wanted
+def _attention_period(config: Any, after: Any, kept: Sequence[int]) -> None:
+    if "layers_block_type" not in vars(config):  # a list, which decides
+        _period(config, after, kept, "attn_layer_period", "attn_layer_offset")
+
+
+def _expert_period(config: Any, after: Any, kept: Sequence[int]) -> None:
+    _period(config, after, kept, "expert_layer_period", "expert_layer_offset")
+
+
+def _period(
+    config: Any, after: Any, kept: Sequence[int], period_name: str, offset_name: str
+) -> None:
+    """Layers differ from the others whose index leaves the offset as remainder."""
+    period, offset = vars(config).get(period_name), vars(config).get(offset_name)
+    if period is None:
+        return
+    wanted = [slot for slot, layer in enumerate(kept) if layer % period == offset]
+    # A period that ends after the last layer can stand for one layer, or for none.
+    possible = (
+        (some, at)
+        for some in (period, *range(1, len(kept) + 2))
+        for at in range(some)
+        if list(range(at, len(kept), some)) == wanted
+    )
+    found = next(possible, None)
+    if found is None:
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: {period_name} cannot describe layers "
+            f"{[kept[slot] for slot in wanted]} among those that stay."
         )
-        found = next(possible, None)
-        if found is None:
-            raise UnsupportedArchitecture(
-                f"{config.model_type}: {period_name} cannot describe layers "
-                f"{[kept[slot] for slot in wanted]} among those that stay."
-            )
-        setattr(after, period_name, found[0])
-        setattr(after, offset_name, found[1])
+    setattr(after, period_name, found[0])
+    setattr(after, offset_name, found[1])
 
 
 def _repeated(config: Any, after: Any, kept: Sequence[int]) -> None:
@@ -230,10 +236,16 @@ def _shared_choices(config: Any, _after: Any, kept: Sequence[int]) -> None:
 Rule = Callable[[Any, Any, Sequence[int]], None]
 RULES: tuple[Rule, ...] = (
     _overrides,
-    _sparse_step,
-    _moe_interval,
-    _periods,
+    _attention_period,
     _repeated,
-    _depth_scale,
     _shared_choices,
 )
+"""What is read while a model runs."""
+
+SAVED: tuple[Rule, ...] = (
+    _sparse_step,
+    _moe_interval,
+    _expert_period,
+    _depth_scale,
+)
+"""What is read only while a model is built."""

@@ -45,15 +45,16 @@ def decoder_stack(model: PreTrainedModel) -> DecoderStack:
 
     Raises `UnsupportedArchitecture` unless exactly one list has the configured number of layers.
     """
-    decoder = model.get_decoder()
     count = num_layers(text_config(model))
-    lists = list(_lists(decoder, count))
-    if len(lists) != 1:
-        raise UnsupportedArchitecture(
-            f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
-            "where one was expected."
-        )
-    return DecoderStack(decoder, lists[0])
+    # What some families call a decoder has no layers: it is their head.
+    for decoder in (model.get_decoder(), model.base_model):
+        lists = _lists([decoder], count)
+        if len(lists) == 1:
+            return DecoderStack(decoder, lists[0])
+    raise UnsupportedArchitecture(
+        f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
+        "where one was expected."
+    )
 
 
 def text_config(model: PreTrainedModel) -> PreTrainedConfig:
@@ -69,13 +70,13 @@ def num_layers(config: PreTrainedConfig) -> int:
     return int(config.num_hidden_layers)
 
 
-def _lists(part: nn.Module, count: int) -> Iterator[nn.ModuleList]:
-    """The outermost lists of so many modules: those inside layers, such as experts, do not count."""
-    for child in part.children():
-        if isinstance(child, nn.ModuleList) and len(child) == count:
-            yield child
-        else:
-            yield from _lists(child, count)
+def _lists(parts: list[nn.Module], count: int) -> list[nn.ModuleList]:
+    """The outermost lists of so many modules: others are inside layers, or in encoders."""
+    children = [child for part in parts for child in part.children()]
+    lists = [
+        child for child in children if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    return lists if lists or not children else _lists(children, count)
 
 
 class Head:
@@ -90,7 +91,7 @@ class Head:
         self._model = model
         vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.positions_at_once = max(1, logits_at_once // vocabulary)
-        decoder = model.get_decoder()
+        decoder = decoder_stack(model).decoder
         path = next(path for path, part in model.named_modules() if part is decoder)
         parent, _, self._name = path.rpartition(".")
         self._parent = model.get_submodule(parent)

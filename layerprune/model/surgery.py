@@ -74,12 +74,12 @@ class Cut:
         try:
             yield self.model
         finally:
-            self._undo = _cut(self.model, self._layers)
+            self._undo = _cut(self.model, self._layers, saved=True)
 
 
 def _cut_for_good(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
     """Drop `layers`, unless what is left could not be saved; the model is as it was then."""
-    undo = _cut(model, layers)
+    undo = _cut(model, layers, saved=True)
     try:
         if layers:
             check_rebuilt(model, layers)
@@ -89,7 +89,9 @@ def _cut_for_good(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[],
     return undo
 
 
-def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
+def _cut(
+    model: PreTrainedModel, layers: Sequence[int], saved: bool = False
+) -> Callable[[], None]:
     """Drop `layers`; returns the function that puts everything back."""
     stack = decoder_stack(model)
     gone = _checked(layers, len(stack.layers))
@@ -99,7 +101,9 @@ def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
     original = list(stack.layers)
     kept = [layer for layer in range(len(original)) if layer not in gone]
     # Everything is known before anything is changed.
-    configs = [(vars(config), vars(cut_config(config, kept))) for config in _configs(model, stack)]
+    configs = [
+        (vars(config), vars(cut_config(config, kept, saved))) for config in _configs(model)
+    ]
     before = [dict(settings) for settings, _ in configs]
     indices = list(_indices(stack, kept))
 
@@ -119,7 +123,7 @@ def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
     return undo
 
 
-def _configs(model: PreTrainedModel, stack: DecoderStack) -> list[PreTrainedConfig]:
+def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Every object that describes the decoder: parts may hold copies."""
     config = text_config(model)
     count = num_layers(config)

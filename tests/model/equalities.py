@@ -60,9 +60,9 @@ def with_identities(model: Any, layers: Sequence[int]) -> Any:
     """The oracle: nothing about the model changes but what the layers compute."""
     oracle = copy.deepcopy(model)
     stack = decoder_stack(oracle)
-    outputs: list[Any] = []
+    outputs: dict[nn.Module, Any] = {}
     hooks = [
-        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+        layer.register_forward_hook(lambda module, _args, out: outputs.update({module: out}))
         for layer in stack.layers
     ]
     logits(oracle, use_cache=False)
@@ -70,8 +70,9 @@ def with_identities(model: Any, layers: Sequence[int]) -> Any:
         hook.remove()
     for layer in layers:
         passes = None
-        if not isinstance(outputs[layer], Tensor):
-            none = (None,) * (len(outputs[layer]) - 1)
+        output = outputs.get(stack.layers[layer])
+        if output is not None and not isinstance(output, Tensor):
+            none = (None,) * (len(output) - 1)
             passes = PASSES.get(model.config.model_type, none)
         stack.layers[layer] = Identity(stack.layers[layer], passes)
     return oracle
@@ -143,16 +144,23 @@ def reload(model: Any, layers: Sequence[int], folder: Any) -> str:
 
 
 def steps(model: Any, layers: Sequence[int]) -> str:
-    """(d): the last of the layers first, then the others."""
-    if len(layers) == 1:
-        return ""
+    """(d): the last of the layers first, then the others; or the other way about.
+
+    Where a configuration cannot describe the model between the steps, there is only one step.
+    """
     once = drop_layers(copy.deepcopy(model), layers)
-    twice = drop_layers(drop_layers(copy.deepcopy(model), layers[-1:]), layers[:-1])
-    error = apart(logits(twice), logits(once))
-    if error > 0:
-        return f"(d) in two steps logits differ by {error:.1e}"
-    names = _differing(once.config.to_dict(), twice.config.to_dict())
-    return f"(d) in two steps the configuration differs: {names}" if names else ""
+    for first, then in ((layers[-1:], layers[:-1]), (layers[:1], [at - 1 for at in layers[1:]])):
+        twice = copy.deepcopy(model)
+        try:
+            drop_layers(drop_layers(twice, first), then)
+        except UnsupportedArchitecture:
+            continue
+        error = apart(logits(twice), logits(once))
+        if error > 0:
+            return f"(d) in two steps logits differ by {error:.1e}"
+        names = _differing(once.config.to_dict(), twice.config.to_dict())
+        return f"(d) in two steps the configuration differs: {names}" if names else ""
+    return ""
 
 
 def restored(model: Any, layers: Sequence[int]) -> str:
