@@ -1,9 +1,10 @@
 """Every type of causal language model that transformers knows, held against the equalities.
 
-Writes docs/architectures.md and layerprune/model/verified.py: `make architectures`. With names of
-types, only prints what is found for those.
+Writes docs/architectures.md and layerprune/model/verified.py (`make architectures`, some minutes).
+With names of types, only prints what is found for those.
 """
 
+import json
 import logging
 import signal
 import sys
@@ -11,24 +12,58 @@ import tempfile
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
-sys.path[:0] = ["tests", "tests/model"]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
 
 import torch
 import transformers
 from architectures import TYPES, tiny_architecture
-from equalities import verdicts
+from equalities import causal, parts, verdicts
 
 from layerprune.model import surgery
+from layerprune.model.refused import NOT_DECODERS, REFUSED
 
-SECONDS = 60
+SECONDS = 120
 
 
-class Everything(frozenset):
+class Everything(frozenset[str]):
     """Of what is yet to be verified, nothing is refused by name."""
 
     def __contains__(self, _: object) -> bool:
         return True
+
+
+def found(name: str) -> dict[str, Any]:
+    """What the equalities say of a type."""
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        model = tiny_architecture(name)
+        if broken := causal(model):
+            return {"error": broken}
+        with tempfile.TemporaryDirectory() as folder:
+            cuts = verdicts(model, Path(folder))
+        return {"type": model.config.model_type, "cuts": cuts, "parts": _parts(model)}
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split())[:200]
+        return {"error": f"{type(error).__name__} {reason} ({Path(at.filename).name}:{at.lineno})"}
+    finally:
+        signal.alarm(0)
+
+
+def _parts(model: Any) -> str:
+    try:
+        return parts(model)
+    except Exception:
+        logging.getLogger(__name__).info("Layers alone were refused.", exc_info=True)
+        return "layers"
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"{SECONDS} seconds")
 
 
 def main() -> None:
@@ -37,26 +72,10 @@ def main() -> None:
     transformers.logging.set_verbosity(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     surgery.VERIFIED = Everything()
+    everything = {}
     for name in sys.argv[1:] or TYPES:
-        signal.signal(signal.SIGALRM, _too_long)
-        signal.alarm(SECONDS)
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                found = verdicts(tiny_architecture(name), Path(folder))
-            lines = {f"{cut} {verdict}" for cut, verdict in found.items() if verdict != "equal"}
-            print(name, "|", " ;; ".join(sorted(lines)) or "EQUAL", flush=True)
-        except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            print(
-                name, "| ERROR", type(error).__name__, str(error).replace("\n", " ")[:200],
-                f"@{Path(at.filename).name}:{at.lineno}", flush=True,
-            )  # fmt: skip
-        finally:
-            signal.alarm(0)
-
-
-def _too_long(*_: object) -> None:
-    raise TimeoutError(f"{SECONDS} seconds")
+        everything[name] = found(name)
+        print(name, json.dumps(everything[name]), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -198,7 +198,8 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen4_exp": QWEN4,
     "qwen4_exp_text": QWEN4,
     "rwkv": {"rescale_every": 0, "attention_hidden_size": 32},
-    "xlstm": {"qk_dim_factor": 1.0, "ffn_round_up_to_multiple_of": 8},
+    "xlstm": {"hidden_size": 64, "qk_dim_factor": 1.0, "ffn_round_up_to_multiple_of": 8},
+    "xmod": {"default_language": "en_XX"},
     "youtu": LATENT,
     "zamba2": {
         "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention"]
@@ -217,7 +218,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """The configuration of the tiny model of a type."""
-    config_class = type(AutoConfig.for_model(model_type))
+    config_class = CONFIG_MAPPING[model_type]
     return config_class(**_settings(config_class, {**OWN.get(model_type, {}), **changes}))
 
 
@@ -232,6 +233,9 @@ def tiny_architecture(model_type: str, **changes: Any) -> Any:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
+        for part in model.modules():
+            if isinstance(part, torch.nn.Embedding) and part.padding_idx is not None:
+                part.weight[part.padding_idx] = 0  # as it is loaded
     return model
 
 
@@ -245,7 +249,7 @@ def _settings(config_class: Any, own: dict[str, Any]) -> dict[str, Any]:
     for name, spec in config_class.sub_configs_defaults.items():
         part = spec.config_class
         if not issubclass(part, PreTrainedConfig):
-            part = type(AutoConfig.for_model(spec.model_type))
+            part = CONFIG_MAPPING[spec.model_type]
         is_text = name in ("text_config", "decoder")
         settings[name] = _settings(part, own if is_text else {})
         settings[name].setdefault("model_type", part.model_type)

@@ -5,7 +5,7 @@ the same parts with the same parameters and the same numbers, such as a window o
 worked out from a layer's index. Built on the meta device, where weights take neither time nor room.
 """
 
-import json
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights, no_tie_weights
 from layerprune.model.stack import DecoderStack, UnsupportedArchitecture, decoder_stack
 
 OF_NO_ACCOUNT = {
+    "attention_layers": "the kinds of all layers, read while parts are built",
     "training": "a mode",
     "gradient_checkpointing": "a mode",
     "num_hidden_layers": "read while weights are initialised",
@@ -43,8 +44,7 @@ def check_rebuilt(model: PreTrainedModel, layers: Sequence[int]) -> None:
 
 
 def _rebuilt(model: PreTrainedModel) -> PreTrainedModel:
-    settings = json.loads(model.config.to_json_string(use_diff=True))
-    config = type(model.config).from_dict(settings)
+    config = type(model.config).from_dict(copy.deepcopy(model.config.to_diff_dict()))
     with torch.device("meta"), no_init_weights(), no_tie_weights():
         return type(model)(config)
 
@@ -95,5 +95,7 @@ def _is_plain(value: object) -> bool:
 
 def _close(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= 1e-9 * abs(one)
+        return one == other or abs(one - other) <= 1e-9 * abs(one)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return list(one) == list(other)
     return bool(one == other)

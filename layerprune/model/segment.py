@@ -102,15 +102,21 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
 def _needed_alone(layer: nn.Module, where: Where) -> Iterator[None]:
     """Run the parts of a layer that read one position at a time at these positions only."""
 
-    def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (hidden_BTH,) = args
-        shape[:] = [hidden_BTH.shape[:2]]
-        return (hidden_BTH[where][None],)
+    # Only a part that is given states and nothing else can be told apart from what needs them all.
+    def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        shape.clear()
+        if len(args) != 1 or args[0].dim() != 3:
+            return None
+        shape[:] = [args[0].shape[:2]]
+        return (args[0][where][None],)
 
-    def scatter(_module: object, _args: object, output_1NH: Tensor) -> Tensor:
+    def scatter(_module: object, _args: object, output: Any) -> Any:
+        if not shape:
+            return output
+        output_1NH = output if isinstance(output, Tensor) else output[0]
         whole_BTH = output_1NH.new_zeros(*shape.pop(), output_1NH.shape[-1])
         whole_BTH[where] = output_1NH[0]
-        return whole_BTH
+        return whole_BTH if isinstance(output, Tensor) else (whole_BTH, *output[1:])
 
     shape: list[Any] = []
     parts = dict(layer.named_modules())

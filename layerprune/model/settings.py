@@ -57,10 +57,15 @@ THRESHOLDS = (
 )
 """Fields with the index of a layer: layers below it differ from the others."""
 
+NOT_READ = ("gpt_neox", "gpt_neox_japanese")
+"""Types that have a field `is_decoder` and decode whatever it says."""
+
+RECURRENT = ("conv", "linear_attention", "mlp", "moe")
+"""Kinds of layers without attention."""
+
 ZERO = {
     "hidden_size_per_layer_input": "gives each layer its own part of one embedding",
     "num_kv_shared_layers": "lets the last layers read the keys and values of others",
-    "rescale_every": "halves states after every so many layers",
     "scale_attn_by_inverse_layer_idx": "divides attention by a layer's index",
 }
 """Fields that tie layers to their places unless they are zero, and what they do."""
@@ -109,6 +114,11 @@ def _refuse_ties(config: PreTrainedConfig) -> None:
             raise UnsupportedArchitecture(
                 f"{config.model_type}: {name}={value} {what}, which a cut would change."
             )
+    if vars(config).get("is_decoder") is False and config.model_type not in NOT_READ:
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: is_decoder=False makes it an encoder, whose tokens see all "
+            "others; only decoders are cut."
+        )
 
 
 def _check_derived(config: PreTrainedConfig, after: PreTrainedConfig, kept: Sequence[int]) -> None:
@@ -233,6 +243,20 @@ def _shared_choices(config: Any, _after: Any, kept: Sequence[int]) -> None:
             )
 
 
+def _some_attention(config: Any, after: Any, _kept: Sequence[int]) -> None:
+    """Caches count tokens in attention layers: among recurrent ones there has to be one."""
+    before, left = getattr(config, "layer_types", None), getattr(after, "layer_types", None)
+    if before and left and _has_attention(before) and not _has_attention(left):
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: by layer_types, no layer with attention would stay of layers "
+            f"{[layer for layer, kind in enumerate(before) if kind not in RECURRENT]}."
+        )
+
+
+def _has_attention(kinds: Sequence[str]) -> bool:
+    return any(kind not in RECURRENT for kind in kinds)
+
+
 Rule = Callable[[Any, Any, Sequence[int]], None]
 RULES: tuple[Rule, ...] = (
     _overrides,
@@ -247,5 +271,6 @@ SAVED: tuple[Rule, ...] = (
     _moe_interval,
     _expert_period,
     _depth_scale,
+    _some_attention,
 )
 """What is read only while a model is built."""

@@ -144,7 +144,11 @@ def _indices(stack: DecoderStack, kept: list[int]) -> Iterator[tuple[Any, str, i
         for part in stack.layers[layer].modules():
             for name in INDEX:
                 index = vars(part).get(name)
-                if type(index) is int and index // parts_a_layer == layer:
+                if type(index) is not int:
+                    continue
+                if index == layer:
+                    yield part, name, index, slot
+                elif index // parts_a_layer == layer:
                     yield part, name, index, slot * parts_a_layer + index % parts_a_layer
 
 

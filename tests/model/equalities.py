@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from layerprune.model.segment import segment
 from layerprune.model.stack import UnsupportedArchitecture, decoder_stack
 from layerprune.model.surgery import drop_layers, dropped
 
@@ -38,6 +39,8 @@ class Identity(nn.Module):
         for name, value in vars(layer).items():
             if not name.startswith("_") and name not in vars(self):
                 setattr(self, name, value)
+        for name, part in layer.named_children():
+            setattr(self, name, part)
         for name in ("attention_type", "layer_type"):
             if hasattr(layer, name):
                 setattr(self, name, getattr(layer, name))
@@ -50,7 +53,8 @@ class Identity(nn.Module):
 
 
 PASSES: dict[str, tuple[str | None, ...]] = {
-    "rwkv": ("state", None),
+    "glm_moe_dsa": ("prev_topk_indices",),
+    "hy_v4": ("prev_topk_indices",),
     "zaya": ("0",),
 }
 """What layers of a type put out beside their state: arguments, by name or place, handed on."""
@@ -109,9 +113,9 @@ def apart(actual: Tensor, expected: Tensor) -> float:
 
 def identity(model: Any, layers: Sequence[int]) -> str:
     """(a), by what it is broken: '' if it holds. The cut is temporary."""
-    expected, dense = logits(with_identities(model, layers), use_cache=False), logits(model)
     with dropped(model, layers):
         actual = logits(model, use_cache=False)
+    expected, dense = logits(with_identities(model, layers), use_cache=False), logits(model)
     error = apart(actual, expected)
     if error > CLOSE:
         return f"(a) logits differ from those of identities by {error:.1e}"
@@ -173,6 +177,32 @@ def restored(model: Any, layers: Sequence[int]) -> str:
     return "" if same and list(model.state_dict()) == keys else "(e) the model is not restored"
 
 
+def causal(model: Any) -> str:
+    """Whether what comes later changes nothing, without which none of this means much."""
+    error = apart(logits(model, IDS_BT[:, :15]), logits(model)[:, :15])
+    return f"later tokens change earlier logits by {error:.1e}" if error > CLOSE else ""
+
+
+WHERE = (torch.tensor([0, 0, 1]), torch.tensor([12, 20, 20]))
+"""Rows and columns of some positions."""
+
+
+def parts(model: Any) -> str:
+    """Whether layers that run on their own, from states, come to what they come to together."""
+    with torch.inference_mode():
+        wanted = decoder_stack(model).decoder(input_ids=IDS_BT, use_cache=False).last_hidden_state
+        given: dict[str, Any] = {"ids": IDS_BT}
+        for slots in ((0,), (1, 2, 3), (4, 5), (6,), (7,)):
+            with segment(model, slots) as run:
+                out = run(**given)
+                if slots == (7,):
+                    some = run(**given, where=WHERE).normed
+            given = {"state": out.state}
+    if apart(out.normed, wanted) > CLOSE:
+        return "layers"
+    return "positions" if apart(some[WHERE], wanted[WHERE]) > CLOSE else ""
+
+
 def verdicts(model: Any, folder: Any, cuts: Sequence[Sequence[int]] = CUTS) -> dict[str, str]:
     """By cut: 'equal', 'cannot be saved: ...', 'refused: ...', or by what an equality is broken."""
     return {str(list(cut)): _verdict(model, cut, folder / f"cut{at}") for at, cut in enumerate(cuts)}
@@ -180,13 +210,13 @@ def verdicts(model: Any, folder: Any, cuts: Sequence[Sequence[int]] = CUTS) -> d
 
 def _verdict(model: Any, cut: Sequence[int], folder: Any) -> str:
     try:
-        broken = identity(model, cut) or cache(model, cut) or restored(model, cut)
+        broken = identity(model, cut) or restored(model, cut)
     except UnsupportedArchitecture as error:
         return f"refused: {error}"
     if broken:
         return broken
     try:
-        return reload(model, cut, folder) or steps(model, cut) or "equal"
+        return reload(model, cut, folder) or steps(model, cut) or cache(model, cut) or "equal"
     except UnsupportedArchitecture as error:
         return f"cannot be saved: {error}"
 
