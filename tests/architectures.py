@@ -150,6 +150,7 @@ OWN: dict[str, dict[str, Any]] = {
     "axk2": LATENT,
     "bailing_hybrid": LATENT,
     "bamba": {"attn_layer_indices": [2, 5]},
+    "big_bird": {"attention_type": "original_full"},
     "codegen": {"n_ctx": 128, "rotary_dim": 8},
     "cohere_compass_text": {
         "rope_parameters": {

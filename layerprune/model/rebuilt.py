@@ -21,7 +21,6 @@ OF_NO_ACCOUNT = {
     "training": "a mode",
     "gradient_checkpointing": "a mode",
     "num_hidden_layers": "read while weights are initialised",
-    "seed": "of sparse attention, which takes longer sequences than are cut for",
 }
 """What a layer's parts may say otherwise, and why."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from layerprune.model.rebuilt import check_rebuilt
+from layerprune.model.refused import NOT_DECODERS, REFUSED
 from layerprune.model.settings import cut_config
 from layerprune.model.stack import (
     DecoderStack,
@@ -18,14 +19,7 @@ from layerprune.model.stack import (
     num_layers,
     text_config,
 )
-
-VERIFIED = frozenset({
-    "cohere2", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama",
-    "mistral", "mixtral", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3",
-    "starcoder2",
-})  # fmt: skip
-"""Model types that the tests hold against the same model with its layers made the identity, with
-and without the cache, and after saving and loading. Any other type is refused."""
+from layerprune.model.verified import VERIFIED
 
 INDEX = ("layer_idx", "layer_id", "layer_number")
 """What parts of a layer call its index."""
@@ -93,11 +87,11 @@ def _cut(
     model: PreTrainedModel, layers: Sequence[int], saved: bool = False
 ) -> Callable[[], None]:
     """Drop `layers`; returns the function that puts everything back."""
-    stack = decoder_stack(model)
-    gone = _checked(layers, len(stack.layers))
-    if not gone:
+    if not layers:
         return lambda: None
     refuse_unverified(model.config.model_type)
+    stack = decoder_stack(model)
+    gone = _checked(layers, len(stack.layers))
     original = list(stack.layers)
     kept = [layer for layer in range(len(original)) if layer not in gone]
     # Everything is known before anything is changed.
@@ -168,11 +162,13 @@ def _checked(layers: Sequence[int], num_layers: int) -> set[int]:
 
 def refuse_unverified(model_type: str) -> None:
     """Raise `UnsupportedArchitecture` unless layers of this type of model may be dropped."""
-    if model_type not in VERIFIED:
-        raise UnsupportedArchitecture(
-            f"{model_type}: dropping layers has not been verified for this model type. "
-            f"Verified: {', '.join(sorted(VERIFIED))}."
-        )
+    if model_type in VERIFIED:
+        return
+    reason = (REFUSED | NOT_DECODERS).get(model_type, "this has not been verified for its type")
+    raise UnsupportedArchitecture(
+        f"{model_type}: no layers can be dropped: {reason}. docs/architectures.md lists the "
+        f"{len(VERIFIED)} types for which it has been verified."
+    )
 
 
 def _set_layers(stack: DecoderStack, layers: list[Any]) -> None:
