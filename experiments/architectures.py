@@ -4,6 +4,7 @@ Writes docs/architectures.md and layerprune/model/verified.py (`make architectur
 With names of types, only prints what is found for those.
 """
 
+# ruff: noqa: E402 - the tiny models are those of the tests
 import json
 import logging
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "model")]
+sys.path[:0] = [str(ROOT / "tests")]
 
 import torch
 import transformers
@@ -28,6 +29,7 @@ from layerprune.model.refused import NOT_DECODERS, REFUSED
 from layerprune.model.settings import NOT_READ
 
 SECONDS = 120
+PARTS = {"layers": "runs in one piece", "positions": "at all positions"}
 
 
 class Everything(frozenset[str]):
@@ -98,7 +100,9 @@ def verdict(name: str, result: dict[str, Any]) -> tuple[str, str]:
             reason = refusals[cuts[0]].removeprefix(f"{kind}: ").removeprefix(f"{result['type']}: ")
             notes.append(f"{kind}: {', '.join(cuts)}; the first: {_short(reason)}")
     if result["parts"]:
-        notes.append({"layers": "runs in one piece", "positions": "at all positions"}[result["parts"]])
+        notes.append(
+            {"layers": "runs in one piece", "positions": "at all positions"}[result["parts"]]
+        )
     return "supported", "; ".join(notes)
 
 
@@ -136,7 +140,7 @@ of encoder-decoder models, as decoders), {refused} are refused by name and {othe
 models with one decoder. A model whose code comes with its files is refused, too.
 
 A type is supported where a tiny random model of it, of eight layers, holds the equalities of
-[tests/model/equalities.py](../tests/model/equalities.py) for the cuts {cuts}, or where the cut is
+[tests/equalities.py](../tests/equalities.py) for the cuts {cuts}, or where the cut is
 refused before anything is changed:
 
 - (a) logits equal those of the same model with these layers made the identity;

@@ -9,7 +9,7 @@ REFUSED = {
     "gemma4_assistant": "it reads the keys and values of another model",
     "gemma4_unified_assistant": "it reads the keys and values of another model",
     "hrm_text": "its two stacks run in turns, several times each",
-    "inkling2_text": "its layers attend to the outputs of other layers (n_layers_per_attn_res_block)",
+    "inkling2_text": "its layers attend to what other layers put out (attn_res_block)",
     "mllama": "some of its layers attend to pictures alone (cross_attention_layers)",
     "moshi": "with the cache it generates other tokens than without",
     "reformer": "its layers are reversible, two streams at once",

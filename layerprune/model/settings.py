@@ -13,7 +13,6 @@ from transformers import PreTrainedConfig
 
 from layerprune.model.stack import COUNTS, UnsupportedArchitecture, num_layers
 
-
 LISTS = (
     "activation_sparsity_pattern",
     "attention_layers",
@@ -75,7 +74,8 @@ def cut_config(config: PreTrainedConfig, kept: Sequence[int], saved: bool) -> Pr
     """A copy of a decoder's configuration that describes the layers `kept` and no others.
 
     Unless it is `saved`, only what is read while a model runs matters: what is read while it is
-    built may stay as it is. Raises `UnsupportedArchitecture`, naming the field and layers, where it cannot.
+    built may stay as it is. Raises `UnsupportedArchitecture`, naming the field and layers, where
+    it cannot.
     """
     count = num_layers(config)
     _refuse_ties(config)
@@ -168,9 +168,13 @@ def _moe_interval(config: Any, after: Any, kept: Sequence[int]) -> None:
     ]
     start, end = (sparse[0], sparse[-1]) if sparse else (len(kept), len(kept))
     for after.moe_layer_interval in range(1, len(kept) + 1):
-        if sparse == [
-            slot for slot in range(start, end + 1) if (slot + 1) % after.moe_layer_interval == 0
-        ] or not sparse:
+        if (
+            sparse
+            == [
+                slot for slot in range(start, end + 1) if (slot + 1) % after.moe_layer_interval == 0
+            ]
+            or not sparse
+        ):
             after.moe_layer_start_index, after.moe_layer_end_index = start, end
             return
     raise UnsupportedArchitecture(

@@ -30,7 +30,6 @@ class UnsupportedArchitecture(UserError, ValueError):  # noqa: N818 - the name i
     """Raised where layers of a model cannot be told apart or taken out with certainty."""
 
 
-
 @dataclass(frozen=True)
 class DecoderStack:
     """The parts of a causal language model that matter here."""

@@ -83,9 +83,7 @@ def _cut_for_good(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[],
     return undo
 
 
-def _cut(
-    model: PreTrainedModel, layers: Sequence[int], saved: bool = False
-) -> Callable[[], None]:
+def _cut(model: PreTrainedModel, layers: Sequence[int], saved: bool = False) -> Callable[[], None]:
     """Drop `layers`; returns the function that puts everything back."""
     if not layers:
         return lambda: None
@@ -95,9 +93,7 @@ def _cut(
     original = list(stack.layers)
     kept = [layer for layer in range(len(original)) if layer not in gone]
     # Everything is known before anything is changed.
-    configs = [
-        (vars(config), vars(cut_config(config, kept, saved))) for config in _configs(model)
-    ]
+    configs = [(vars(config), vars(cut_config(config, kept, saved))) for config in _configs(model)]
     before = [dict(settings) for settings, _ in configs]
     indices = list(_indices(stack, kept))
 

@@ -205,7 +205,9 @@ def parts(model: Any) -> str:
 
 def verdicts(model: Any, folder: Any, cuts: Sequence[Sequence[int]] = CUTS) -> dict[str, str]:
     """By cut: 'equal', 'cannot be saved: ...', 'refused: ...', or by what an equality is broken."""
-    return {str(list(cut)): _verdict(model, cut, folder / f"cut{at}") for at, cut in enumerate(cuts)}
+    return {
+        str(list(cut)): _verdict(model, cut, folder / f"cut{at}") for at, cut in enumerate(cuts)
+    }
 
 
 def _verdict(model: Any, cut: Sequence[int], folder: Any) -> str:
