@@ -24,7 +24,7 @@ import transformers
 from architectures import TYPES, tiny_architecture
 from equalities import CUTS, causal, parts, verdicts
 
-from layerprune.model import surgery
+from layerprune.model import segment, surgery
 from layerprune.model.refused import NOT_DECODERS, REFUSED
 from layerprune.model.settings import NOT_READ
 
@@ -217,6 +217,7 @@ def main() -> None:
     transformers.logging.set_verbosity(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     surgery.VERIFIED = Everything()
+    segment.WHOLE = segment.EVERYWHERE = frozenset()
     everything = {}
     for name in sys.argv[1:] or TYPES:
         known = name in REFUSED or name in NOT_DECODERS

@@ -3,6 +3,7 @@
 REFUSED = {
     "blt": "its layers are spread over four stacks, of bytes and of patches",
     "cpmant": "its prompt is read from both sides, and with the cache differently",
+    "dots3_note": "it has not been tried; its language model alone, dots3_note_text, is supported",
     "emu3": "transformers saves its language model under a type that it does not load",
     "gemma3n": "each layer has its own part of one embedding (hidden_size_per_layer_input)",
     "gemma3n_text": "each layer has its own part of one embedding (hidden_size_per_layer_input)",

@@ -48,8 +48,11 @@ def decoder_stack(model: PreTrainedModel) -> DecoderStack:
     # What some families call a decoder has no layers: it is their head.
     for decoder in (model.get_decoder(), model.base_model):
         lists = _lists([decoder], count)
-        if len(lists) == 1:
+        if len(lists) == 1 and decoder is not model:
             return DecoderStack(decoder, lists[0])
+        if len(lists) == 1:  # and some call themselves their decoder, head and all
+            holds = (part for part in model.modules() if lists[0] in list(part.children()))
+            return DecoderStack(next(holds), lists[0])
     raise UnsupportedArchitecture(
         f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
         "where one was expected."
@@ -81,8 +84,8 @@ def _lists(parts: list[nn.Module], count: int) -> list[nn.ModuleList]:
 class Head:
     """The vocabulary head of a model, applied to chosen positions only.
 
-    Soft caps and logit scales stand in each family's own `forward`. It is called with the decoder
-    replaced by one that returns the given states, so the family's arithmetic is what runs.
+    Soft caps and logit scales stand in each family's own `forward`. It is called while the
+    decoder returns the given states, so the family's arithmetic is what runs.
     """
 
     def __init__(self, model: PreTrainedModel, logits_at_once: int = 2**24) -> None:
@@ -90,10 +93,7 @@ class Head:
         self._model = model
         vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.positions_at_once = max(1, logits_at_once // vocabulary)
-        decoder = decoder_stack(model).decoder
-        path = next(path for path, part in model.named_modules() if part is decoder)
-        parent, _, self._name = path.rpartition(".")
-        self._parent = model.get_submodule(parent)
+        self._decoder: Any = decoder_stack(model).decoder
 
     def __call__(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] of states [N, H] that have passed the final norm."""
@@ -103,12 +103,15 @@ class Head:
 
     @contextmanager
     def _decoder_returns(self, hidden_1NH: Tensor) -> Iterator[None]:
-        decoder = getattr(self._parent, self._name)
-        setattr(self._parent, self._name, _Returns(hidden_1NH))
+        # The module itself stays: some families' heads read a number from it.
+        own = vars(self._decoder).get("forward")
+        self._decoder.forward = lambda *_args, **_kwargs: _Output(hidden_1NH)
         try:
             yield
         finally:
-            setattr(self._parent, self._name, decoder)
+            del self._decoder.forward
+            if own is not None:
+                self._decoder.forward = own
 
 
 class _Output:
@@ -122,14 +125,3 @@ class _Output:
 
     def __getitem__(self, index: Any) -> Any:
         return (self.last_hidden_state,)[index]
-
-
-class _Returns(nn.Module):
-    """Stands in for a decoder: whatever it is asked, the answer is the states it was given."""
-
-    def __init__(self, hidden_1NH: Tensor) -> None:
-        super().__init__()
-        self._output = _Output(hidden_1NH)
-
-    def forward(self, *args: object, **kwargs: object) -> _Output:
-        return self._output
