@@ -17,6 +17,7 @@ REFUSED = {
     "rwkv": "with its state it generates other tokens than without, whole or cut",
     "xlm": "its layers are spread over several lists",
     "xlnet": "it is no causal model: tokens see those after them",
+    "zamba": "its shared blocks are tied to each other by the numbers of their layers",
     "zamba2": "its shared blocks have an adapter for each layer, found by the layer's index",
 }
 

@@ -14,21 +14,14 @@ from transformers import PreTrainedConfig
 from layerprune.model.stack import COUNTS, UnsupportedArchitecture, num_layers
 
 LISTS = (
-    "activation_sparsity_pattern",
     "attention_layers",
-    "attn_layers",
     "indexer_types",
-    "intermediate_size",
     "layer_rope_theta",
     "layer_types",
     "layers_block_type",
     "mlp_layer_types",
-    "moe_intermediate_size",
-    "moe_topk",
     "no_rope_layers",
     "num_attention_heads_per_layer",
-    "num_experts",
-    "num_key_value_heads_per_layer",
     "swiglu_limits",
     "swiglu_limits_shared",
 )
@@ -39,9 +32,7 @@ DERIVED = ("kv_sharing_modes", "layer_types", "layers_block_type")
 
 INDICES = {
     "attn_layer_indices": 0,
-    "cross_attention_layers": 0,
     "full_attn_idxs": 0,
-    "hybrid_layer_ids": 0,
     "local_layer_ids": 0,
     "mlp_only_layers": 0,
     "moe_layers": 0,
@@ -184,8 +175,7 @@ def _moe_interval(config: Any, after: Any, kept: Sequence[int]) -> None:
 
 
 def _attention_period(config: Any, after: Any, kept: Sequence[int]) -> None:
-    if "layers_block_type" not in vars(config):  # a list, which decides
-        _period(config, after, kept, "attn_layer_period", "attn_layer_offset")
+    _period(config, after, kept, "attn_layer_period", "attn_layer_offset")
 
 
 def _expert_period(config: Any, after: Any, kept: Sequence[int]) -> None:

@@ -160,10 +160,11 @@ def refuse_unverified(model_type: str) -> None:
     """Raise `UnsupportedArchitecture` unless layers of this type of model may be dropped."""
     if model_type in VERIFIED:
         return
-    reason = (REFUSED | NOT_DECODERS).get(model_type, "this has not been verified for its type")
+    reason = (REFUSED | NOT_DECODERS).get(model_type)
     raise UnsupportedArchitecture(
-        f"{model_type}: no layers can be dropped: {reason}. docs/architectures.md lists the "
-        f"{len(VERIFIED)} types for which it has been verified."
+        f"{model_type}: dropping layers has not been verified for this model type"
+        + (f": {reason}" if reason else "")
+        + ". docs/architectures.md lists those for which it has been."
     )
 
 

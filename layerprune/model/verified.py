@@ -169,7 +169,6 @@ VERIFIED = frozenset(
         "xlstm",
         "xmod",
         "youtu",
-        "zamba",
         "zaya",
     }
 )
@@ -180,7 +179,6 @@ WHOLE = frozenset(
         "deepseek_v4",
         "glm_moe_dsa",
         "hy_v4",
-        "zamba",
         "zaya",
     }
 )
