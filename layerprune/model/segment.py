@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from layerprune.model.stack import decoder_stack
+from layerprune.model.stack import UnsupportedArchitecture, decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.model.verified import EVERYWHERE, WHOLE
 
 NEEDED_ALONE = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attention.dense", "attn.c_proj")
 """Parts of a layer that read one position at a time and put nothing into keys and values."""
@@ -36,6 +37,11 @@ Run = Callable[..., Output]
 - `decoder`: keyword arguments of the decoder, such as positions and a mask.
 - `where`: positions whose output is needed; what comes out at others is of no use.
 """
+
+
+def runs_in_parts(model: PreTrainedModel) -> bool:
+    """Whether layers need nothing of those before them but the state that they put out."""
+    return model.config.model_type not in WHOLE
 
 
 @contextmanager
@@ -72,9 +78,14 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
         decoder: dict[str, Any] | None = None,
         where: Where | None = None,
     ) -> Output:
+        if state is not None and not runs_in_parts(model):
+            raise UnsupportedArchitecture(
+                f"{model.config.model_type}: its layers read more than the state before them, and "
+                "cannot go on from there."
+            )
         given[:] = [] if state is None else [state]
         with ExitStack() as narrow:
-            if where is not None:
+            if where is not None and model.config.model_type not in EVERYWHERE:
                 narrow.enter_context(_needed_alone(stack.layers[-1], where))
             out = stack.decoder(
                 input_ids=ids,
@@ -102,15 +113,21 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
 def _needed_alone(layer: nn.Module, where: Where) -> Iterator[None]:
     """Run the parts of a layer that read one position at a time at these positions only."""
 
-    def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (hidden_BTH,) = args
-        shape[:] = [hidden_BTH.shape[:2]]
-        return (hidden_BTH[where][None],)
+    # Only a part that is given states and nothing else can be told apart from what needs them all.
+    def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        shape.clear()
+        if len(args) != 1 or args[0].dim() != 3:
+            return None
+        shape[:] = [args[0].shape[:2]]
+        return (args[0][where][None],)
 
-    def scatter(_module: object, _args: object, output_1NH: Tensor) -> Tensor:
+    def scatter(_module: object, _args: object, output: Any) -> Any:
+        if not shape:
+            return output
+        output_1NH = output if isinstance(output, Tensor) else output[0]
         whole_BTH = output_1NH.new_zeros(*shape.pop(), output_1NH.shape[-1])
         whole_BTH[where] = output_1NH[0]
-        return whole_BTH
+        return whole_BTH if isinstance(output, Tensor) else (whole_BTH, *output[1:])
 
     shape: list[Any] = []
     parts = dict(layer.named_modules())

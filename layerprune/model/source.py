@@ -14,6 +14,7 @@ from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint
 from layerprune.model.gguf import converted
+from layerprune.model.stack import COUNTS
 from layerprune.model.surgery import refuse_unverified
 
 PACKAGE = "package:"
@@ -87,8 +88,9 @@ def _text_settings(folder: Path, path: str) -> dict[str, Any]:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # A multimodal model is known by its own type, though its text part has another.
         text = {**settings, **settings.get("text_config", {}), "model_type": settings["model_type"]}
-        if "num_hidden_layers" not in text:
-            text["num_hidden_layers"] = text["n_layer"]  # the older name (GPT-2, Bloom, ...)
+        counts = [text[name] for name in COUNTS if name in text]
+        # One family says it by a list alone.
+        text["num_hidden_layers"] = counts[0] if counts else len(text["layers_block_type"])
         int(text["num_hidden_layers"]), str(text["model_type"])
     except FileNotFoundError:
         raise UserError(

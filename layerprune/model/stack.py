@@ -10,9 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from layerprune.errors import UserError
+
+COUNTS = (
+    "decoder_layers",
+    "num_decoder_layers",
+    "num_layers",
+    "num_blocks",
+    "n_layer",
+    "n_layers",
+    "num_hidden_layers",
+)
+"""Fields that count a decoder's layers; of several, the first counts those of its list."""
 
 
 class UnsupportedArchitecture(UserError, ValueError):  # noqa: N818 - the name is a promise
@@ -33,26 +44,48 @@ def decoder_stack(model: PreTrainedModel) -> DecoderStack:
 
     Raises `UnsupportedArchitecture` unless exactly one list has the configured number of layers.
     """
-    decoder = model.get_decoder()
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    count = num_layers(text_config(model))
+    # What some families call a decoder has no layers: it is their head.
+    for decoder in (model.get_decoder(), model.base_model):
+        lists = _lists([decoder], count)
+        if len(lists) == 1 and decoder is not model:
+            return DecoderStack(decoder, lists[0])
+        if len(lists) == 1:  # and some call themselves their decoder, head and all
+            holds = (part for part in model.modules() if lists[0] in list(part.children()))
+            return DecoderStack(next(holds), lists[0])
+    raise UnsupportedArchitecture(
+        f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
+        "where one was expected."
+    )
+
+
+def text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration of a model's decoder: its own, or a part of it."""
+    return model.config.get_text_config(decoder=True)
+
+
+def num_layers(config: PreTrainedConfig) -> int:
+    """How many layers a decoder's list has, by its configuration."""
+    for name in COUNTS:
+        if name in vars(config):
+            return int(vars(config)[name])
+    return int(config.num_hidden_layers)
+
+
+def _lists(parts: list[nn.Module], count: int) -> list[nn.ModuleList]:
+    """The outermost lists of so many modules: others are inside layers, or in encoders."""
+    children = [child for part in parts for child in part.children()]
     lists = [
-        child
-        for child in decoder.children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
+        child for child in children if isinstance(child, nn.ModuleList) and len(child) == count
     ]
-    if len(lists) != 1:
-        raise UnsupportedArchitecture(
-            f"{model.config.model_type}: {len(lists)} lists of {count} layers in its decoder, "
-            "where one was expected."
-        )
-    return DecoderStack(decoder, lists[0])
+    return lists if lists or not children else _lists(children, count)
 
 
 class Head:
     """The vocabulary head of a model, applied to chosen positions only.
 
-    Soft caps and logit scales stand in each family's own `forward`. It is called with the decoder
-    replaced by one that returns the given states, so the family's arithmetic is what runs.
+    Soft caps and logit scales stand in each family's own `forward`. It is called while the
+    decoder returns the given states, so the family's arithmetic is what runs.
     """
 
     def __init__(self, model: PreTrainedModel, logits_at_once: int = 2**24) -> None:
@@ -60,10 +93,7 @@ class Head:
         self._model = model
         vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.positions_at_once = max(1, logits_at_once // vocabulary)
-        decoder = model.get_decoder()
-        path = next(path for path, part in model.named_modules() if part is decoder)
-        parent, _, self._name = path.rpartition(".")
-        self._parent = model.get_submodule(parent)
+        self._decoder: Any = decoder_stack(model).decoder
 
     def __call__(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] of states [N, H] that have passed the final norm."""
@@ -73,12 +103,15 @@ class Head:
 
     @contextmanager
     def _decoder_returns(self, hidden_1NH: Tensor) -> Iterator[None]:
-        decoder = getattr(self._parent, self._name)
-        setattr(self._parent, self._name, _Returns(hidden_1NH))
+        # The module itself stays: some families' heads read a number from it.
+        own = vars(self._decoder).get("forward")
+        self._decoder.forward = lambda *_args, **_kwargs: _Output(hidden_1NH)
         try:
             yield
         finally:
-            setattr(self._parent, self._name, decoder)
+            del self._decoder.forward
+            if own is not None:
+                self._decoder.forward = own
 
 
 class _Output:
@@ -92,14 +125,3 @@ class _Output:
 
     def __getitem__(self, index: Any) -> Any:
         return (self.last_hidden_state,)[index]
-
-
-class _Returns(nn.Module):
-    """Stands in for a decoder: whatever it is asked, the answer is the states it was given."""
-
-    def __init__(self, hidden_1NH: Tensor) -> None:
-        super().__init__()
-        self._output = _Output(hidden_1NH)
-
-    def forward(self, *args: object, **kwargs: object) -> _Output:
-        return self._output

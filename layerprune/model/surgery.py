@@ -9,21 +9,20 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from layerprune.model.stack import DecoderStack, UnsupportedArchitecture, decoder_stack
+from layerprune.model.rebuilt import check_rebuilt
+from layerprune.model.refused import NOT_DECODERS, REFUSED
+from layerprune.model.settings import cut_config
+from layerprune.model.stack import (
+    DecoderStack,
+    UnsupportedArchitecture,
+    decoder_stack,
+    num_layers,
+    text_config,
+)
+from layerprune.model.verified import VERIFIED
 
-VERIFIED = frozenset({
-    "cohere2", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama",
-    "mistral", "mixtral", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3",
-    "starcoder2",
-})  # fmt: skip
-"""Model types that the tests hold against the same model with its layers made the identity, with
-and without the cache, and after saving and loading. Any other type is refused."""
-
-PER_LAYER_LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Configuration fields with one entry a layer."""
-
-LAYER_THRESHOLDS = ("max_window_layers",)
-"""Configuration fields that hold a layer's index: layers below it differ from the others."""
+INDEX = ("layer_idx", "layer_id", "layer_number")
+"""What parts of a layer call its index."""
 
 
 def drop_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
@@ -36,7 +35,7 @@ def drop_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     Raises `UnsupportedArchitecture`, before anything is changed, for a model type for which this
     has not been verified, and `ValueError` for indices that the model does not have.
     """
-    _cut(model, layers)
+    _cut_for_good(model, layers)
     return model
 
 
@@ -60,7 +59,7 @@ class Cut:
         """Drop `layers` as `drop_layers` does."""
         self.model = model
         self._layers = tuple(layers)
-        self._undo = _cut(model, layers)
+        self._undo = _cut_for_good(model, layers)
 
     @contextmanager
     def whole(self) -> Iterator[PreTrainedModel]:
@@ -69,32 +68,78 @@ class Cut:
         try:
             yield self.model
         finally:
-            self._undo = _cut(self.model, self._layers)
+            self._undo = _cut(self.model, self._layers, saved=True)
 
 
-def _cut(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
+def _cut_for_good(model: PreTrainedModel, layers: Sequence[int]) -> Callable[[], None]:
+    """Drop `layers`, unless what is left could not be saved; the model is as it was then."""
+    undo = _cut(model, layers, saved=True)
+    try:
+        if layers:
+            check_rebuilt(model, layers)
+    except UnsupportedArchitecture:
+        undo()
+        raise
+    return undo
+
+
+def _cut(model: PreTrainedModel, layers: Sequence[int], saved: bool = False) -> Callable[[], None]:
     """Drop `layers`; returns the function that puts everything back."""
-    stack = decoder_stack(model)
-    gone = _checked(layers, len(stack.layers))
-    if not gone:
+    if not layers:
         return lambda: None
     refuse_unverified(model.config.model_type)
-    config = model.config.get_text_config(decoder=True)
-    _refuse_index_in_the_maths(config)
-
+    stack = decoder_stack(model)
+    gone = _checked(layers, len(stack.layers))
     original = list(stack.layers)
     kept = [layer for layer in range(len(original)) if layer not in gone]
-    settings = _cut_settings(config, kept)
-    settings_before = {name: getattr(config, name) for name in settings}
+    # Everything is known before anything is changed.
+    configs = [(vars(config), vars(cut_config(config, kept, saved))) for config in _configs(model)]
+    before = [dict(settings) for settings, _ in configs]
+    indices = list(_indices(stack, kept))
 
+    for settings, after in configs:
+        _set(settings, after)
     _set_layers(stack, [original[layer] for layer in kept])
-    _set_config(config, settings)
+    for part, name, _, slot in indices:
+        setattr(part, name, slot)
 
     def undo() -> None:
+        for (settings, _), old in zip(configs, before, strict=True):
+            _set(settings, old)
         _set_layers(stack, original)
-        _set_config(config, settings_before)
+        for part, name, layer, _ in indices:
+            setattr(part, name, layer)
 
     return undo
+
+
+def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Every object that describes the decoder: parts may hold copies."""
+    config = text_config(model)
+    count = num_layers(config)
+    found = {id(config): config}
+    for part in model.modules():
+        own = getattr(part, "config", None)
+        if type(own) is type(config) and num_layers(own) == count:
+            found[id(own)] = own
+    return list(found.values())
+
+
+def _indices(stack: DecoderStack, kept: list[int]) -> Iterator[tuple[Any, str, int, int]]:
+    """Parts that know their layer's index, under which name, and what it is before and after."""
+    config: Any = stack.decoder.config
+    # In some families a layer has several attentions, each with keys and values of its own.
+    parts_a_layer = max(1, config.num_hidden_layers // len(stack.layers))
+    for slot, layer in enumerate(kept):
+        for part in stack.layers[layer].modules():
+            for name in INDEX:
+                index = vars(part).get(name)
+                if type(index) is not int:
+                    continue
+                if index == layer:
+                    yield part, name, index, slot
+                elif index // parts_a_layer == layer:
+                    yield part, name, index, slot * parts_a_layer + index % parts_a_layer
 
 
 def _checked(layers: Sequence[int], num_layers: int) -> set[int]:
@@ -113,45 +158,25 @@ def _checked(layers: Sequence[int], num_layers: int) -> set[int]:
 
 def refuse_unverified(model_type: str) -> None:
     """Raise `UnsupportedArchitecture` unless layers of this type of model may be dropped."""
-    if model_type not in VERIFIED:
-        raise UnsupportedArchitecture(
-            f"{model_type}: dropping layers has not been verified for this model type. "
-            f"Verified: {', '.join(sorted(VERIFIED))}."
-        )
-
-
-def _refuse_index_in_the_maths(config: PreTrainedConfig) -> None:
-    if getattr(config, "scale_attn_by_inverse_layer_idx", False):
-        raise UnsupportedArchitecture(
-            f"{config.model_type}: scale_attn_by_inverse_layer_idx divides attention by a layer's "
-            "index, which a cut would change."
-        )
-
-
-def _cut_settings(config: PreTrainedConfig, kept: list[int]) -> dict[str, Any]:
-    """What the configuration must say once only `kept` layers are there."""
-    settings: dict[str, Any] = {"num_hidden_layers": len(kept)}
-    for name in PER_LAYER_LISTS:
-        values = getattr(config, name, None)
-        if values is not None:
-            settings[name] = [values[layer] for layer in kept]
-    for name in LAYER_THRESHOLDS:
-        threshold = getattr(config, name, None)
-        if threshold is not None:
-            settings[name] = sum(layer < threshold for layer in kept)
-    return settings
+    if model_type in VERIFIED:
+        return
+    reason = (REFUSED | NOT_DECODERS).get(model_type)
+    raise UnsupportedArchitecture(
+        f"{model_type}: dropping layers has not been verified for this model type"
+        + (f": {reason}" if reason else "")
+        + ". docs/architectures.md lists those for which it has been."
+    )
 
 
 def _set_layers(stack: DecoderStack, layers: list[Any]) -> None:
-    """Make `layers` the stack, and number every part that keeps its layer's index by its slot."""
     del stack.layers[:]
     stack.layers.extend(layers)
-    for slot, layer in enumerate(layers):
-        for part in layer.modules():
-            if isinstance(getattr(part, "layer_idx", None), int):
-                part.layer_idx = slot
 
 
-def _set_config(config: PreTrainedConfig, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(config, name, value)
+def _set(settings: dict[str, Any], values: dict[str, Any]) -> None:
+    """Make a configuration's settings these, and keep what is equal, to share it as before."""
+    for name in settings.keys() - values.keys():
+        del settings[name]
+    for name, value in values.items():
+        if name not in settings or settings[name] != value:
+            settings[name] = value

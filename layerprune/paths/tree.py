@@ -31,6 +31,11 @@ def grow(paths: Sequence[Path]) -> tuple[Branch, ...]:
     return _grow(list(enumerate(paths)))
 
 
+def apart(paths: Sequence[Path]) -> tuple[Branch, ...]:
+    """Every path on its own, from its beginning to its end."""
+    return tuple(Branch(path, (number,), ()) for number, path in enumerate(paths))
+
+
 def layer_runs(paths: Sequence[Path]) -> int:
     """How many times a layer runs where `paths` share what they can."""
     return sum(branch.layer_runs for branch in grow(paths))

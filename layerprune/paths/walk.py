@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from layerprune.model.segment import Run, segment
+from layerprune.model.segment import Run, runs_in_parts, segment
 from layerprune.model.stack import Head
 from layerprune.paths.room import Room
-from layerprune.paths.tree import Branch, Path, grow
+from layerprune.paths.tree import Branch, Path, apart, grow
 
 Ids = tuple[int, ...]
 
@@ -55,9 +55,10 @@ def walk(
     `advance` is told of each token that has run through a layer of a batch.
     """
     head = Head(model, room.logits)
+    tree = grow(paths) if runs_in_parts(model) else apart(paths)
     start = torch.tensor([prefix], device=model.device) if prefix else None
     stack: list[tuple[Branch, Tensor | None, list[States]]] = [
-        (branch, start, [()] * len(batches)) for branch in reversed(grow(paths))
+        (branch, start, [()] * len(batches)) for branch in reversed(tree)
     ]
     with torch.inference_mode():
         while stack:

@@ -1,6 +1,7 @@
 """The inputs of all layers, caught in one forward pass, and their mean distances.
 
 State l is the input of layer l; state L is the output of the last layer, before the final norm.
+Where a family's layers hand on several vectors for each token, a state is all of them in a row.
 Letters: B batch, T time, L layers, S = L + 1 states, H hidden size, N tokens.
 """
 
@@ -96,7 +97,7 @@ def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> 
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     last_B = length_B.to(ids_BT.device) - 1
     caught: list[Tensor] = []
-    with catching(stack, lambda hidden_BTH: caught.append(hidden_BTH[row_B, last_B])):
+    with catching(stack, lambda hidden_BTH: caught.append(hidden_BTH[row_B, last_B].flatten(1))):
         # Padding is on the right and attention looks to the left: no real token sees it.
         stack.decoder(input_ids=ids_BT, use_cache=False)
     return torch.stack(caught, dim=1)
@@ -114,7 +115,7 @@ def all_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> I
     with catching(stack, caught.append):
         stack.decoder(input_ids=ids_BT, use_cache=False)
     for row, length in enumerate(length_B.tolist()):
-        yield torch.stack([state_BTH[row, 1:length] for state_BTH in caught], dim=1)
+        yield torch.stack([state_BTH[row, 1:length].flatten(1) for state_BTH in caught], dim=1)
 
 
 @contextmanager
