@@ -32,8 +32,9 @@ def drop_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     key-value cache uses, and the configuration's counts and per-layer lists, so that the model
     runs, generates, and can be saved and loaded by plain transformers. Weights are not touched.
 
-    Raises `UnsupportedArchitecture`, before anything is changed, for a model type for which this
-    has not been verified, and `ValueError` for indices that the model does not have.
+    Raises `UnsupportedArchitecture` for a model type for which this has not been verified, and for
+    a cut that no configuration of its type can describe, and `ValueError` for indices that the
+    model does not have; the model is as it was then.
     """
     _cut_for_good(model, layers)
     return model
