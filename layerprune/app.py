@@ -3,34 +3,60 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
-from layerprune.config.compose import conf_dir, explain, register, typed
-from layerprune.errors import PointFailed, UserError
+from layerprune.config.compose import conf_dir, explain, job_key, typed
+from layerprune.errors import UserError
+from layerprune.grid import Grid
 from layerprune.progress import console, say
+
+if TYPE_CHECKING:
+    from layerprune.job import Job
+    from layerprune.todo import Outcome
 
 log = logging.getLogger(__name__)
 
-_studies: dict[Path, None] = {}
-"""Studies that this process has worked on, in order; their reports are drawn at the end."""
+NEXT_LINE = "\nlayerprune: "
 
-_refused: list[UserError] = []
-"""Jobs that could not begin. Raised through Hydra, each would bring a line of Hydra's own."""
 
-_failed: list[str] = []
-"""Points that came to nothing; the others of their jobs are there."""
+class _Run:
+    """What this run of the program knows of its jobs, whichever processes they run in."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        """All of them, by `job_key`."""
+        self.begun: set[str] = set()
+        self.failed: dict[Path, str] = {}
+        """Why points came to nothing, by their folders."""
+        self.refused: dict[str, None] = {}
+        """What the user can mend, each line once."""
+        self.watching = ExitStack()
+        self.dry = False
+
+    def hear(self, outcome: "Outcome") -> None:
+        """Take in what came of a job. Lines only: an exception holds on to a whole model."""
+        self.failed |= outcome.failed
+        self.refused |= dict.fromkeys(outcome.refused)
+
+
+_run = _Run()
 
 
 def main() -> None:
     """Run what the command line asks for; exit status 2 for what the user can mend."""
+    global _run
+    _run = _Run()
     # With this, Hydra hands its exceptions on instead of printing them and ending the process.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # The libraries' own bars would draw over this project's; tqdm reads this when it is imported.
@@ -39,13 +65,16 @@ def main() -> None:
     # it made a forward pass on two cores 8 to 20 times slower; with this one about 3 times. On an
     # idle machine no difference was measured.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    register()
+    Grid.look, Grid.hear = _look, _run.hear
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)
     try:
         try:
             run()
         finally:
-            _show_reports()
+            _run.watching.close()
+            _show()
+    except UserError as error:
+        _stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error))
     except OSError as error:
@@ -54,34 +83,149 @@ def main() -> None:
         _stop(f"{error.filename}: {error.strerror}. Choose a place with runtime.outputs=FOLDER.")
     except KeyboardInterrupt:
         _stop("Stopped. The same command goes on where it was.", status=130)
-    if _refused:
-        _stop("\nlayerprune: ".join(dict.fromkeys(map(str, _refused))))
-    if _failed:
-        _stop("\nlayerprune: ".join(dict.fromkeys(_failed)), status=1)
+    if _run.refused:
+        _stop(NEXT_LINE.join(_run.refused))
+    if lost := _lost():
+        _stop(NEXT_LINE.join(lost), status=1)
 
 
-def _job(composed: DictConfig) -> None:
-    """One Hydra job: the list form of `prune.fraction` makes it a whole curve."""
+def _look(sweep: list[DictConfig]) -> list[int]:
+    """Which jobs of a sweep have something to do, those of one model together, un-healed first.
+
+    Raises `UserError` with a line for each combination that cannot be, before any of them starts.
+    """
+    if not sweep:
+        raise UserError("The sweep is empty: a `glob(...)` or a `range(...)` in it matches nothing.")
+    configs, refused = [], {}
+    for each in sweep:
+        try:
+            configs.append(typed(each))
+        except UserError as error:
+            refused[str(error)] = None
+    with console.status("Loading PyTorch and lm-eval ..."):
+        from layerprune.job import prepare_all  # only now: `--help` is quick
+        from layerprune.study import watched
+    jobs, more = prepare_all(configs)
+    refused |= dict.fromkeys(more)
+    if refused:
+        raise UserError(NEXT_LINE.join(refused))
+    _run.jobs = dict(zip(map(job_key, sweep), jobs, strict=True))
+    if any(job.config.dry_run for job in jobs):
+        _show_grid(jobs)
+        return []
+    open_ = [number for number, job in enumerate(jobs) if not job.done]
+    _announce(jobs)
+    if open_:
+        _run.watching.enter_context(watched(jobs[0].config.study, jobs))
+    models = list(dict.fromkeys(job.model_key for job in jobs))
+    return sorted(open_, key=lambda at: (models.index(jobs[at].model_key), jobs[at].healed))
+
+
+def _job(composed: DictConfig) -> "Outcome":
+    """One Hydra job: the list form of `prune.fraction` makes it a whole curve.
+
+    In the process that looked at all jobs, un-healed ones of one model are done with the first of
+    them. Returns what came to nothing.
+    """
     logging.captureWarnings(True)
-    study = Path(composed.runtime.outputs) / composed.study
+    with console.status("Loading PyTorch and lm-eval ..."):
+        from layerprune import pipeline
+        from layerprune.job import Jobs
+        from layerprune.study import watched
+        from layerprune.todo import Outcome
+    key = job_key(composed)
+    outcome = Outcome()
     try:
-        config = typed(composed)
-        with console.status("Loading PyTorch and lm-eval ..."):
-            from layerprune import pipeline  # only now: `--help` is quick
-        pipeline.run(config)
-    except PointFailed as error:
-        _failed.append(str(error))  # not itself: it holds on to what the job had in memory
+        if key in _run.begun:
+            return outcome
+        if key in _run.jobs:
+            outcome = pipeline.make(_with_siblings(key))
+        else:
+            job = _run.jobs[key] = Jobs().prepare(typed(composed))
+            alone = HydraConfig.get().mode is RunMode.RUN
+            if job.config.dry_run:
+                _show_grid([job])
+                _forget(Path(HydraConfig.get().runtime.output_dir))
+            elif alone:
+                _announce([job])
+                with watched(job.config.study, [job]):
+                    outcome = pipeline.make([job])
+            else:  # a launcher's own process: the one that launched it talks to people
+                console.quiet = True
+                outcome = pipeline.make([job])
     except UserError as error:
-        _refused.append(error)
-        _forget(Path(HydraConfig.get().runtime.output_dir))
+        outcome.refused[str(error)] = []
     except OSError as error:
         if error.filename is None:
             raise
         log.exception("A file could not be used.")
-        _refused.append(UserError(f"{error.filename}: {error.strerror}."))
-    finally:
-        if (study / "points").is_dir() and processes.first():
-            _studies[study] = None
+        outcome.refused[f"{error.filename}: {error.strerror}."] = []
+    if outcome.refused:
+        _forget(Path(HydraConfig.get().runtime.output_dir))
+    _run.hear(outcome)
+    return outcome
+
+
+def _with_siblings(key: str) -> "list[Job]":
+    """A job, and those that can be done with it in one go."""
+    job = _run.jobs[key]
+    if job.healed:
+        keys = [key]
+    else:
+        keys = [
+            other
+            for other, each in _run.jobs.items()
+            if not each.healed and each.model_key == job.model_key
+        ]
+    _run.begun.update(keys)
+    return [_run.jobs[each] for each in keys]
+
+
+def _announce(jobs: "Sequence[Job]") -> None:
+    """What is there already, and what will be made."""
+    from layerprune.study import shares
+
+    for note in dict.fromkeys(note for job in jobs for note in job.notes):
+        say(note)
+    for share in shares(jobs):
+        say(f"{share.title}: {share.done + share.todo} points, {share.done} of them are there already.")
+
+
+def _show_grid(jobs: "Sequence[Job]") -> None:
+    """Print how far all points are, and what is left; nothing is made."""
+    from layerprune.study import show_grid
+
+    _run.dry = True
+    show_grid(jobs)
+
+
+def _lost() -> list[str]:
+    """A line for each point that was asked for and has no record."""
+    lost = dict(_run.failed)
+    if processes.first() and not _run.dry:
+        for job in _run.jobs.values():
+            for key in job.targets:
+                folder = job.store.point_folder(key)
+                if folder not in lost and job.store.read(key) is None:
+                    lost[folder] = job.store.failure(key) or (
+                        f"{folder} has no record: the process that was to make it ended early. "
+                        "The same command goes on where it was."
+                    )
+    return list(dict.fromkeys(lost.values()))
+
+
+def _show() -> None:
+    """The report of each study that has points, whatever became of the others."""
+    if _run.dry or not processes.first():
+        return
+    studies = dict.fromkeys(job.store.folder for job in _run.jobs.values())
+    for study in filter(lambda folder: (folder / "points").is_dir(), studies):
+        from layerprune.report import draw, show
+
+        try:
+            show(draw(study))
+        except UserError as error:  # it must not hide why the run ended
+            say(f"No report: {error}")
 
 
 def _forget(job: Path) -> None:
@@ -104,18 +248,6 @@ def _forget(job: Path) -> None:
             folder.rmdir()
         except OSError:  # it holds something: it stays, and so do those above it
             return
-
-
-def _show_reports() -> None:
-    if not _studies:
-        return
-    from layerprune.report import draw, show
-
-    for study in _studies:
-        try:
-            show(draw(study))
-        except UserError as error:  # it must not hide why the run ended
-            say(f"No report: {error}")
 
 
 def _stop(message: str, status: int = 2) -> NoReturn:

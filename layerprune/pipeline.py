@@ -1,11 +1,12 @@
-"""One job as a sentence: load, profile, plan, prune, heal, evaluate, record."""
+"""One job, or several of one model, as a sentence: load, profile, plan, prune, heal, evaluate,
+record."""
 
 import logging
 import math
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,187 +16,272 @@ from transformers import PreTrainedModel
 from layerprune import memory, processes
 from layerprune.config.schema import Config
 from layerprune.data.sequences import cut
-from layerprune.data.text import Text, read
 from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
-from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
+from layerprune.isolation import isolated
+from layerprune.job import Job, Jobs
 from layerprune.model.load import Loaded, load, torch_device
-from layerprune.model.source import Source, locate
 from layerprune.paths.room import Room
-from layerprune.plan import GREEDY, STRATEGIES, follow, make_plan
+from layerprune.paths.tree import Path
+from layerprune.plan import GREEDY, follow, make_plan
 from layerprune.plan.order import stored_order
 from layerprune.plan.plan import Plan
 from layerprune.plan.search import extend
-from layerprune.plan.target import Target, targets
+from layerprune.plan.target import Target
 from layerprune.progress import bar, say
-from layerprune.record.identity import identity, order_identity, plain, point_key, profile_identity
+from layerprune.record.identity import order_identity, plain, profile_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
-from layerprune.record.store import Store
-from layerprune.record.track import track
 from layerprune.similarity.measure import TRY_DTYPE, measure
 from layerprune.similarity.profile import Profile, stored
+from layerprune.todo import Outcome, Wanted, claimed, missing
 
 if TYPE_CHECKING:
     from layerprune.heal.recipes import Healed
 
 log = logging.getLogger(__name__)
 
-EXPORTS = ("none", "hf")
-
-DEFAULT_THREADS = torch.get_num_threads()
-"""PyTorch's own choice: an earlier job of this process may have asked for another number."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all points of one run have in common."""
-
-    config: Config
-    source: Source
-    text: Text
-    questions: Questions
+Planned = tuple[Wanted, Plan, Profile | None]
 
 
 def run(config: Config) -> list[Point]:
-    """The points of one job, in the order asked; those that have a record are not made again."""
-    _check_names(config)
-    questions = Questions(config.eval)
-    outputs = Path(config.runtime.outputs)
-    text = read(config.data)
-    job = Job(config, locate(config.model, outputs / "cache"), text, questions)
-    wanted, notes = targets(config.prune, job.source.num_layers)
-    keys = [point_key(_identity(job, target)) for target in wanted]
+    """The points of one job, in the order asked; those that have a record are not made again.
 
-    store = Store(outputs / config.study)
-    points = {key: point for key in keys if (point := store.read(key)) is not None}
-    failures: list[str] = []
-    recipe = "" if config.heal.recipe == "none" else f" {config.heal.recipe}"
-    title = f"{job.source.name} {config.prune.strategy}{recipe}"
-    todo = [(key, target) for key, target in zip(keys, wanted, strict=True) if key not in points]
-    for line in (*notes, f"{title}: {len(keys)} points, {len(points)} of them are there already."):
-        say(line)
-    if todo and (processes.first() or config.heal.recipe != "none"):
-        questions.load()
-        loaded = _load(job)
-        cache = outputs / "cache" / "profiles"
-        if config.prune.strategy == GREEDY:
-            profile = None  # each layer goes by a measurement of its own
-            plans = _plans_in_order(job, loaded, [target for _, target in todo], cache)
-        else:
-            profile = _profile(job, loaded, cache)
-            if processes.first():
-                store.write_profile(profile)
-            plans = [
-                make_plan(target, config.prune.strategy, profile.matrix, config.seed)
-                for _, target in todo
-            ]
-        heldout_ST = _heldout(job, loaded)
-        together = None
-        if config.heal.recipe == "none":
-            memory.reset_peak(torch_device(config.runtime.device))
-            together = evaluate_all(
-                loaded, questions, heldout_ST, _room(job, loaded.model),
-                [plan.kept for plan in plans], _answers(job, outputs / "cache" / "answers"),
-            )  # fmt: skip
-        else:
-            del loaded  # each healed point has a model of its own
-        # What is asked together has a bar of its own, and is done when the first point is.
-        with bar(title, total=len(todo)) if together is None else nullcontext() as advance:
-            for (key, target), plan in zip(todo, plans, strict=True):
-                try:
-                    if together is not None:
-                        point = _point(job, target, plan, profile, next(together), None)
-                    else:
-                        point = _healed_point(job, target, plan, profile, heldout_ST, store)
-                except PointFailed as error:
-                    log.exception("The point %s failed.", key)
-                    failures.append(str(error))  # not itself: it holds on to a whole model
-                    if processes.first():
-                        store.write_failure(key, _identity(job, target), error)
-                    continue
-                if point is None:
-                    continue
-                points[key] = point
-                store.write(point)
-                store.drop_checkpoints(key)
-                if advance is not None:
-                    advance(1)
-    done = [points[key] for key in keys if key in points]
+    Raises `UserError` for what the user can mend, and `PointFailed` once all others are there.
+    """
+    job = Jobs().prepare(config)
+    outcome = make([job])
+    for why in outcome.refused:
+        raise UserError(why)
+    if outcome.failed:
+        raise PointFailed("; ".join(outcome.failed.values()))
+    return finished(job)
+
+
+def finished(job: Job) -> list[Point]:
+    """The points of a job that have a record, in the order asked."""
+    found = map(job.store.read, job.targets)
+    return [point for point in found if point is not None]
+
+
+def make(jobs: Sequence[Job]) -> Outcome:
+    """Make what is missing of jobs; several of them are of one `model_key`, and not healed.
+
+    Returns what came to nothing, and why: one point, or one job, does not stop the others.
+    """
+    outcome = Outcome()
+    lead = jobs[0]
+    # Other processes of this run have a part in training alone.
+    todo = missing(jobs, outcome) if lead.healed or processes.first() else []
+    while todo:
+        with claimed(todo) as wanted:
+            if wanted:
+                with isolated(lead.config.seed, lead.config.runtime.threads):
+                    _make(wanted, outcome)
+        todo = missing(jobs, outcome) if processes.count() == 1 else []
     if processes.first():
-        if config.export.format != "none":
-            _export(job, store, done)
-        track(config.tracker, store.folder, done, made=len(todo) > 0)
-    if failures:
-        raise PointFailed("; ".join(failures))
-    return done
+        for job in jobs:
+            _export(job)
+    return outcome
 
 
-def _check_names(config: Config) -> None:
-    """Names that only the stages know; those of YAML files Hydra has checked already."""
-    for key, name, known in (
-        ("prune.strategy", config.prune.strategy, (*STRATEGIES, GREEDY)),
-        ("export.format", config.export.format, EXPORTS),
-    ):
-        if name not in known:
-            raise UserError(f"{key}={name} is not known: choose one of {', '.join(known)}.")
+def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
+    lead = wanted[0].job
+    whole = _Whole(lead)
+    try:
+        lead.questions.load()
+        heldout_ST = whole.heldout_ST
+    except Exception as error:
+        _give_up(wanted, error, outcome)
+        return
+    planned: list[Planned] = []
+    for job in {id(each.job): each.job for each in wanted}.values():
+        own = [each for each in wanted if each.job is job]
+        try:
+            planned += zip(own, *_plans(job, whole, own), strict=True)
+        except Exception as error:
+            _give_up(own, error, outcome)
+    if lead.healed:
+        del whole  # each healed point has a model of its own
+        _make_healed(planned, heldout_ST, outcome)
+    elif planned:
+        _make_together(planned, whole.loaded, heldout_ST, outcome)
 
 
-def _identity(job: Job, target: Target) -> dict[str, Any]:
-    digests = job.source.fingerprint, job.text.digest, job.questions.digest
-    return identity(job.config, job.source.name, *digests, target)
+def _make_together(
+    planned: Sequence[Planned], loaded: Loaded, heldout_ST: Tensor, outcome: Outcome
+) -> None:
+    """Points without healing: all of them are asked at once."""
+    lead = planned[0][0].job
+    of_path: dict[Path, list[Planned]] = {}
+    for each in planned:
+        of_path.setdefault(each[1].kept, []).append(each)
+    memory.reset_peak(torch_device(lead.config.runtime.device))
+    for path, result in _evaluations(lead, loaded, heldout_ST, list(of_path)):
+        for wanted, plan, profile in of_path[path]:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                _write(wanted, _point(wanted, plan, profile, result, None))
+            except Exception as error:
+                _fail(wanted, error, outcome, plan.dropped)
 
 
-def _load(job: Job) -> Loaded:
-    torch.set_num_threads(job.config.runtime.threads or DEFAULT_THREADS)
-    torch.manual_seed(job.config.seed)
-    loaded = load(job.source, job.config.model.dtype, job.config.runtime.device)
-    window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if window is not None and job.config.data.sequence_length > window:
-        raise UserError(
-            f"data.sequence_length={job.config.data.sequence_length}: "
-            f"{job.source.name} reads {window} tokens at most."
-        )
-    return loaded
-
-
-def _heldout(job: Job, loaded: Loaded) -> Tensor:
-    data = job.config.data
-    return cut(job.text.heldout, loaded.tokenizer, data.sequence_length, data.heldout_sequences)
-
-
-def _calibration(job: Job, loaded: Loaded) -> Tensor:
-    data = job.config.data
-    return cut(
-        job.text.calibration, loaded.tokenizer, data.sequence_length, data.calibration_sequences
+def _evaluations(
+    job: Job, loaded: Loaded, heldout_ST: Tensor, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Evaluation | Exception]]:
+    """What each path's model gives; where that fails for all together, each on its own."""
+    room = _room(job, loaded.model)
+    together = evaluate_all(
+        loaded, job.questions, heldout_ST, room, paths, _answers(job, loaded.model)
     )
+    for at, path in enumerate(paths):
+        try:
+            yield path, next(together)
+        except Exception as error:
+            if len(paths) == 1:
+                yield path, error
+                return
+            log.exception("Asking %d models together failed: one by one.", len(paths))
+            for alone in paths[at:]:
+                yield from _evaluations(job, loaded, heldout_ST, [alone])
+            return
 
 
-def _profile(job: Job, loaded: Loaded, folder: Path) -> Profile:
+def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcome) -> None:
+    """Points with healing, one after another: each has a model of its own."""
+    if not planned:
+        return
+    with bar(planned[0][0].job.title, total=len(planned)) as advance:
+        for wanted, plan, profile in planned:
+            job = wanted.job
+            memory.reset_peak(torch_device(job.config.runtime.device))
+            try:
+                healed = _heal(job, wanted, plan, heldout_ST)
+                if processes.first():
+                    result = _ask_healed(job, wanted, healed.loaded, heldout_ST)
+                    _write(wanted, _point(wanted, plan, profile, result, healed.record))
+            except Exception as error:
+                _fail(wanted, error, outcome, plan.dropped)
+            finally:
+                healed = None  # type: ignore[assignment] # gone before the next one is loaded
+            advance(1)
+
+
+def _ask_healed(job: Job, wanted: Wanted, loaded: Loaded, heldout_ST: Tensor) -> Evaluation:
+    # They are of no use to another point: they go with its checkpoints, once it has a record.
+    stored = Answers(job.store.checkpoints(wanted.key) / "answers", "healed")
+    room = _room(job, loaded.model)
+    return evaluate(loaded, job.questions, heldout_ST, room, stored)
+
+
+def _write(wanted: Wanted, point: Point) -> None:
+    wanted.job.store.write(point)
+    wanted.job.store.drop_checkpoints(point.key)
+    log.info("made the point %s", point.key)
+
+
+def _give_up(wanted: Sequence[Wanted], error: Exception, outcome: Outcome) -> None:
+    """None of some points can be made: what the user can mend is no failure of a point."""
+    if isinstance(error, UserError):
+        folders = outcome.refused.setdefault(str(error), [])
+        folders += [each.folder for each in wanted]
+        return
+    for each in wanted:
+        _fail(each, error, outcome)
+
+
+def _fail(
+    wanted: Wanted, error: Exception, outcome: Outcome, dropped: Sequence[int] | None = None
+) -> None:
+    log.error("The point %s failed.", wanted.key, exc_info=error)
+    why = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        why = f"{error.filename}: {error.strerror}."
+    elif not isinstance(error, UserError):
+        where = wanted.job.title if dropped is None else f"{wanted.job.title} {list(dropped)}"
+        why = f"{where}: {type(error).__name__}: {why}"
+    outcome.failed[wanted.folder] = why
+    if processes.first():
+        with suppress(OSError):  # where a record cannot be written, neither can this
+            wanted.job.store.write_failure(
+                wanted.key, wanted.job.identity(wanted.target), why, error
+            )
+
+
+class _Whole:
+    """A job's model before any cut, loaded when something needs it for the first time."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        config = self._job.config
+        loaded = load(self._job.source, config.model.dtype, config.runtime.device)
+        window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        if window is not None and config.data.sequence_length > window:
+            raise UserError(
+                f"data.sequence_length={config.data.sequence_length}: "
+                f"{self._job.source.name} reads {window} tokens at most."
+            )
+        return loaded
+
+    @cached_property
+    def heldout_ST(self) -> Tensor:
+        data = self._job.config.data
+        text = self._job.text.heldout
+        return cut(text, self.loaded.tokenizer, data.sequence_length, data.heldout_sequences)
+
+    @cached_property
+    def calibration_ST(self) -> Tensor:
+        data = self._job.config.data
+        text = self._job.text.calibration
+        return cut(text, self.loaded.tokenizer, data.sequence_length, data.calibration_sequences)
+
+
+def _plans(
+    job: Job, whole: _Whole, wanted: Sequence[Wanted]
+) -> tuple[list[Plan], list[Profile | None]]:
+    """Which layers go, and the distances that were looked at, if all was decided by them."""
+    prune = job.config.prune
+    if prune.strategy == GREEDY:  # each layer goes by a measurement of its own
+        plans = _plans_in_order(job, whole, [each.target for each in wanted])
+        return plans, [None] * len(wanted)
+    profile = _profile(job, whole)
+    if processes.first():
+        job.store.write_profile(profile)
+    plans = [
+        make_plan(each.target, prune.strategy, profile.matrix, job.config.seed) for each in wanted
+    ]
+    return plans, [profile] * len(wanted)
+
+
+def _profile(job: Job, whole: _Whole) -> Profile:
     """The distances between the inputs of every two layers, from the cache or measured."""
     depends_on = profile_identity(job.config, job.source.fingerprint, job.text.digest)
     key = content_hash(depends_on)
 
     def make() -> Profile:
-        ids_ST = _calibration(job, loaded)
-        matrix_SS = measure(loaded.model, job.config.metric, ids_ST, job.config.seed)
+        ids_ST = whole.calibration_ST
+        matrix_SS = measure(whole.loaded.model, job.config.metric, ids_ST, job.config.seed)
         return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
-    return stored(folder, key, make)
+    return stored(job.cache / "profiles", key, make)
 
 
-def _plans_in_order(job: Job, loaded: Loaded, wanted: list[Target], folder: Path) -> list[Plan]:
+def _plans_in_order(job: Job, whole: _Whole, wanted: list[Target]) -> list[Plan]:
     """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
     depends_on = order_identity(job.config, job.source.fingerprint, job.text.digest)
     order = stored_order(
-        folder,
+        job.cache / "profiles",
         content_hash(depends_on),
         depends_on,
         max((target.count for target in wanted if target.layers is None), default=0),
         partial(
-            extend, loaded.model, job.config.metric, _calibration(job, loaded), job.config.seed
+            extend, whole.loaded.model, job.config.metric, whole.calibration_ST, job.config.seed
         ),
     )
     return [follow(target, order, job.source.num_layers) for target in wanted]
@@ -205,66 +291,57 @@ def _room(job: Job, model: PreTrainedModel) -> Room:
     return Room.of(model, job.config.runtime.memory_bytes)
 
 
-def _answers(job: Job, folder: Path) -> Answers:
+def _answers(job: Job, model: PreTrainedModel) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
-    device = torch_device(job.config.runtime.device).type
-    model = f"{job.source.fingerprint}-{job.config.model.dtype.value}-{device}"
-    return Answers(folder, model)
+    name = f"{job.source.fingerprint}-{job.config.model.dtype.value}-{model.device.type}"
+    return Answers(job.cache / "answers", name)
 
 
-def _healed_point(
-    job: Job, target: Target, plan: Plan, profile: Profile | None, heldout_ST: Tensor, store: Store
-) -> Point | None:
-    """A point with a model of its own, gone when this returns; None in all processes but one."""
-    memory.reset_peak(torch_device(job.config.runtime.device))
-    healed = _heal(job, plan, heldout_ST, store, point_key(_identity(job, target)))
-    if not processes.first():
-        return None
-    room = _room(job, healed.loaded.model)
-    result = evaluate(healed.loaded, job.questions, heldout_ST, room)
-    return _point(job, target, plan, profile, result, healed.record)
-
-
-def _heal(job: Job, plan: Plan, heldout_ST: Tensor, store: Store, key: str) -> "Healed":
+def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed":
     from layerprune.heal.recipes import heal  # peft and bitsandbytes: only where they are used
 
     def loss(model: PreTrainedModel) -> float:
         return heldout_loss(model, heldout_ST, job.config.runtime.memory_bytes).nats
 
-    folder = store.point_folder(key)
-    return heal(job.source, plan, job.text, job.config, folder, store.checkpoints(key), loss)
+    checkpoints = job.store.checkpoints(wanted.key)
+    return heal(job.source, plan, job.text, job.config, wanted.folder, checkpoints, loss)
 
 
-def _export(job: Job, store: Store, points: list[Point]) -> None:
+def _export(job: Job) -> None:
     """A checkpoint of each point that has none yet, in the folder `model` of the point."""
+    if job.config.export.format == "none":
+        return
     from layerprune.export import export
 
+    points = finished(job)
     for point in points:
-        folder = store.point_folder(point.key)
+        folder = job.store.point_folder(point.key)
         if not (folder / "model").is_dir():
             export(job.source, point, folder, points)
             say(f"{folder / 'model'}: a checkpoint that transformers loads.")
 
 
 def _point(
-    job: Job,
-    target: Target,
+    wanted: Wanted,
     plan: Plan,
     profile: Profile | None,
     result: Evaluation,
     healing: dict[str, Any] | None,
 ) -> Point:
-    what = _identity(job, target)
+    job, target = wanted.job, wanted.target
     source = job.source
     if not math.isfinite(result.loss.nats):
         raise PointFailed(
             f"{source.name} without layers {list(plan.dropped)}: "
             f"the loss is not a number. {TRY_DTYPE}"
         )
+    config = plain(asdict(job.config))
+    if target.layers is None:  # a point's own: the same whether it was asked for alone or not
+        config["prune"]["fraction"] = [target.fraction_asked]
     return Point(
-        key=point_key(what),
-        identity=what,
-        config=plain(asdict(job.config)),
+        key=wanted.key,
+        identity=job.identity(target),
+        config=config,
         model={
             "name": source.name,
             "family": source.family,

@@ -30,8 +30,6 @@ def here(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
-        monkeypatch.setattr(app, "_refused", [])
-        monkeypatch.setattr(app, "_studies", {})
         capsys.readouterr()
         try:
             app.main()
@@ -146,16 +144,3 @@ def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, 
     assert {path.name for path in (one / "points").iterdir()} == {
         path.name for path in (other / "points").iterdir()
     }
-
-
-def test_jobs_that_are_refused_do_not_stop_the_others(tmp_path, tiny_folder, tiny_tasks):
-    done = command(
-        "-m", "study=mixed", f"model.path=/no/such/model,{tiny_folder}", "model=custom",
-        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
-        "data.calibration_sequences=8", "data.heldout_sequences=4", "prune.fraction=1.2,0.5",
-        "tracker=disabled", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "/no/such/model" in done.stderr
-    assert "prune.fraction=1.2" in done.stderr
-    assert len(list((tmp_path / "outputs" / "mixed" / "points").iterdir())) == 1

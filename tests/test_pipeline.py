@@ -237,7 +237,7 @@ def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_fold
         said = json.loads(path.read_text())
         assert said["status"] == "failed"
         assert "learning rate" in said["error"]
-        assert "Traceback" in said["traceback"]
+        assert "Traceback" in path.with_name("traceback.txt").read_text()
         assert list(path.parent.glob("checkpoints/checkpoint-*")), "the last good one stays"
     run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
     report = draw(study)

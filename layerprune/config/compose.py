@@ -1,6 +1,5 @@
 """From Hydra's composed YAML to the typed `Config`, and from its errors to one line for people."""
 
-import copy
 import difflib
 import hashlib
 import json
@@ -12,25 +11,27 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from layerprune import grid
 from layerprune.config.schema import Config
 from layerprune.errors import UserError
 
 _E = TypeVar("_E", bound=BaseException)
 
 
-def register() -> None:
-    """Make the schema and the resolvers of `conf/config.yaml` known to Hydra."""
+def _register() -> None:
+    """Make the schema known to Hydra, the sweep over a grid, and the resolvers of `conf/`."""
+    grid.register()
     ConfigStore.instance().store(name="base_root", node=Config)
-    OmegaConf.register_new_resolver("job_key", job_key, replace=True)
+    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+    OmegaConf.register_new_resolver("remainder", int.__mod__, replace=True)
 
 
 def compose(*overrides: str) -> Config:
     """The typed configuration that `python main.py OVERRIDES` would run, without running it."""
     GlobalHydra.instance().clear()
-    register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return typed(hydra_compose("config", overrides=list(overrides)))
 
@@ -44,16 +45,18 @@ def conf_dir() -> Path:
     raise UserError(f"conf/config.yaml is neither in {package} nor beside it: install again.")
 
 
-def job_key(*, _root_: DictConfig) -> str:
+def job_key(composed: DictConfig) -> str:
     """Name of a job's folder: twelve hex digits of a hash of everything composed but `hydra`.
 
     It names logs, not results: those follow what changes them (`record.identity`).
     """
-    job = copy.deepcopy(_root_)
-    with read_write(job), open_dict(job):
-        del job["hydra"]
+    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     text = json.dumps(OmegaConf.to_container(job), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _job_key(*, _root_: DictConfig) -> str:
+    return job_key(_root_)
 
 
 def typed(composed: DictConfig) -> Config:
@@ -103,3 +106,6 @@ def _unknown_key(key: str, error: OmegaConfBaseException) -> str:
     near = difflib.get_close_matches(last, fields, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{key} is not a key of the configuration.{hint} Known here: {', '.join(fields)}."
+
+
+_register()  # here, since the processes of a launcher import this file, and run no `main`

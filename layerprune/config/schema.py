@@ -388,6 +388,8 @@ class Config:
     study: str = "default"
     """Name of the folder under `runtime.outputs` that collects the points."""
     seed: int = 0
+    dry_run: bool = False
+    """Print which points there are, which failed and which are to be made, and make none."""
     model: ModelConfig = MISSING
     metric: MetricConfig = MISSING
     prune: PruneConfig = MISSING

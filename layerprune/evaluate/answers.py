@@ -9,23 +9,19 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import transformers
-from filelock import FileLock, Timeout
 
 from layerprune.evaluate.contexts import Answer, Group
 from layerprune.files import write_json
+from layerprune.locks import alone
 from layerprune.paths import tree
 
 VERSION = 2
 """Raised whenever the scoring changes an answer by more than rounding."""
-
-WAIT_S = 3600.0
-"""For another job that works on the same chunk; after that its work is done again."""
-
 
 class Answers:
     """The answers of cut models of one model."""
@@ -36,19 +32,10 @@ class Answers:
 
     @contextmanager
     def of(self, chunk: Group) -> Iterator["Chunk"]:
-        """What is known of a chunk; inside the block no other job works on it.
-
-        The system lets go of the lock when the process that holds it ends, however it ends.
-        """
+        """What is known of a chunk; inside the block no other job works on it."""
         path = self._path(chunk)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
-        with suppress(Timeout):
-            lock.acquire(timeout=WAIT_S)
-        try:
+        with alone(path):
             yield Chunk(path)
-        finally:
-            lock.release()
 
     def read(self, chunk: Group) -> "Chunk":
         """What is known of a chunk, for a look at it."""

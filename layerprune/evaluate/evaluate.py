@@ -32,10 +32,16 @@ class Evaluation:
     """How many models were asked together: what was the most in memory, was so for all."""
 
 
-def evaluate(loaded: Loaded, questions: Questions, heldout_ST: Tensor, room: Room) -> Evaluation:
+def evaluate(
+    loaded: Loaded,
+    questions: Questions,
+    heldout_ST: Tensor,
+    room: Room,
+    stored: Answers | None = None,
+) -> Evaluation:
     """Ask a model every question, and measure its loss on held-out sequences [S, T]."""
     every_layer = tuple(range(len(decoder_stack(loaded.model).layers)))
-    return next(evaluate_all(loaded, questions, heldout_ST, room, [every_layer]))
+    return next(evaluate_all(loaded, questions, heldout_ST, room, [every_layer], stored))
 
 
 def evaluate_all(

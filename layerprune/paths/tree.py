@@ -13,7 +13,7 @@ class Branch:
 
     layers: Path
     ends: tuple[int, ...]
-    """Which paths, by their number, are complete after these layers."""
+    """Which paths, by their number, are complete after these layers: then nothing runs next."""
     branches: tuple["Branch", ...]
     """What runs next, from the state that these layers put out; shortest first."""
 
@@ -26,7 +26,9 @@ class Branch:
 def grow(paths: Sequence[Path]) -> tuple[Branch, ...]:
     """The fewest layer executions that cover all `paths`: what begins alike runs once.
 
-    One branch for each layer that a path begins with. Every path has at least one layer.
+    But for a path's last layer, where others go on after it: it runs for the path alone then, as it
+    would without the others, so that no answer depends on what else is asked. Every path has at
+    least one layer.
     """
     return _grow(list(enumerate(paths)))
 
@@ -42,12 +44,14 @@ def layer_runs(paths: Sequence[Path]) -> int:
 
 
 def _grow(paths: list[tuple[int, Path]]) -> tuple[Branch, ...]:
-    beginnings: dict[int, list[tuple[int, Path]]] = {}
+    beginnings: dict[tuple[int, bool], list[tuple[int, Path]]] = {}
     for number, path in paths:
-        beginnings.setdefault(path[0], []).append((number, path))
+        beginnings.setdefault((path[0], len(path) == 1), []).append((number, path))
     branches = []
     for same in beginnings.values():
         shared = _common([path for _, path in same])
+        if any(len(path) > shared for _, path in same):
+            shared = min(shared, *(len(path) - 1 for _, path in same))
         rest = [(number, path[shared:]) for number, path in same]
         branches.append(
             Branch(

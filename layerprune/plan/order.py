@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerprune.files import write_json
+from layerprune.locks import alone
 
 
 @dataclass
@@ -49,10 +50,15 @@ def stored_order(
     Orders are nested: one serves every number of layers.
     """
     path = folder / f"order-{key}.json"
-    order = _read(path, key) or Order(key, depends_on)
-    if len(order.layers) < count:
-        extend(order, count)
-        write_json(path, asdict(order))
+    order = _read(path, key)
+    if order is not None and len(order.layers) >= count:
+        return order
+    with alone(path):
+        # Another process may have added some meanwhile.
+        order = _read(path, key) or Order(key, depends_on)
+        if len(order.layers) < count:
+            extend(order, count)
+            write_json(path, asdict(order))
     return order
 
 

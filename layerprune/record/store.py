@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerprune.files import write_json
+from layerprune.files import write_json, write_text
 from layerprune.record.point import SCHEMA, ForeignRecord, Point
 from layerprune.similarity.profile import Profile
 
@@ -41,20 +41,32 @@ class Store:
         path = self._record(point.key)
         write_json(path, point.to_json())
         self._failure(point.key).unlink(missing_ok=True)
+        self.traceback(point.key).unlink(missing_ok=True)
         return path
 
-    def write_failure(self, key: str, identity: dict[str, Any], error: Exception) -> None:
-        """Keep why a point came to nothing; it goes once the point is done."""
+    def write_failure(
+        self, key: str, identity: dict[str, Any], why: str, error: Exception
+    ) -> None:
+        """Keep why a point came to nothing, and where; both go once the point is done."""
+        write_text(self.traceback(key), "".join(traceback.format_exception(error)))
         content = {
             "schema": SCHEMA,
             "status": "failed",
             "key": key,
             "identity": identity,
-            "error": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "error": why,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(self._failure(key), content)
+
+    def traceback(self, key: str) -> Path:
+        """The file that says where a point failed, if it did."""
+        return self.point_folder(key) / "traceback.txt"
+
+    def failure(self, key: str) -> str | None:
+        """Why a point came to nothing, if it did and has not been made since."""
+        content, _ = _read_json(self._failure(key))
+        return content.get("error") if isinstance(content, dict) else None
 
     def failures(self) -> Iterator[tuple[Path, str]]:
         """Each point that failed and has not been made since: its file, and why it failed."""

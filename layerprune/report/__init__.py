@@ -90,7 +90,10 @@ def draw(study: Path) -> Report:
     )
     written.insert(1, study / "report.html")
     write_text(written[1], page)
-    failed = [f"{path.relative_to(study)}: {why}" for path, why in store.failures()]
+    failed = [
+        f"{path.parent.name}: {why}\n  {path.with_name('traceback.txt')} says where."
+        for path, why in store.failures()
+    ]
     return Report(study, rows, curves, tasks, written, skipped + lost, failed)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerprune.files import write_json
+from layerprune.locks import alone
 
 Matrix = NDArray[np.float64]
 
@@ -34,12 +35,21 @@ class Profile:
 def stored(folder: Path, key: str, measure: Callable[[], Profile]) -> Profile:
     """The profile of that key in `folder`; measured and kept if it is not there whole."""
     path = folder / f"{key}.json"
+    profile = _read(path, key)
+    if profile is not None:
+        return profile
+    with alone(path):
+        profile = _read(path, key)  # another process may have been faster
+        if profile is None:
+            profile = measure()
+            write_json(path, asdict(profile))
+    return profile
+
+
+def _read(path: Path, key: str) -> Profile | None:
     try:
         profile = Profile(**json.loads(path.read_text(encoding="utf-8")))
-        if profile.key == key and profile.matrix.ndim == 2 and np.isfinite(profile.matrix).all():
-            return profile
+        whole = profile.key == key and profile.matrix.ndim == 2
+        return profile if whole and np.isfinite(profile.matrix).all() else None
     except (OSError, ValueError, TypeError):
-        pass  # not there, or damaged: measure it again
-    profile = measure()
-    write_json(path, asdict(profile))
-    return profile
+        return None  # not there, or damaged: it is measured again

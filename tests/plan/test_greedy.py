@@ -154,7 +154,7 @@ def test_an_order_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert stored(2) == short
     long = stored(9)
     assert asked == [(0, 3), (3, 9)]
-    assert [path.name for path in tmp_path.iterdir()] == ["order-k.json"]
+    assert [path.name for path in tmp_path.glob("*.json")] == ["order-k.json"]
     at_once = lazy_order(model, ids, 9)
     assert long.layers == at_once.layers
     assert long.layers[:3] == short.layers

@@ -1,0 +1,60 @@
+"""Hydra's own sweep over a grid, which looks at all jobs before the first one starts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, open_dict
+
+
+class Grid(BasicSweeper):
+    """The jobs of a grid, those that have something to do, in a good order.
+
+    As Hydra's basic sweeper it takes lists, `range`, `choice` and `glob`; any launcher runs the jobs.
+    """
+
+    look: ClassVar[Callable[[list[DictConfig]], list[int]]]
+    """Given the jobs' configurations, the numbers of those to launch, in order; or it raises."""
+    hear: ClassVar[Callable[[Any], None]]
+    """Takes what a job returned, in whichever process it ran."""
+
+    def split_arguments(  # type: ignore[override] # a static method of Hydra's, called on the sweep
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """Batches of jobs, each as its overrides."""
+        (grid,) = BasicSweeper.split_arguments(overrides, None)
+        order = Grid.look([self._composed(each) for each in grid])
+        jobs = [grid[number] for number in order]
+        return list(self.split_overrides_to_chunks(jobs, max_batch_size)) if jobs else []
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """All have been composed a moment ago."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch the jobs, and take what each of them returns."""
+        batches = super().sweep(arguments)
+        for job in (job for batch in batches for job in batch):
+            Grid.hear(job.return_value)
+        return batches
+
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        assert self.hydra_context is not None
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(composed):
+            del composed["hydra"]
+        return composed
+
+
+PLUGIN = "hydra_plugins.layerprune.Grid"
+"""Hydra takes a plugin for one by such a name, and looks for them in packages of that name: this
+project has one, which needs no package of its own."""
+
+
+def register() -> None:
+    """Make `hydra/sweeper=grid` known."""
+    Plugins.instance().class_name_to_class[PLUGIN] = Grid
+    node = {"_target_": PLUGIN, "max_batch_size": None, "params": None}
+    ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=node, provider="layerprune")

@@ -1,0 +1,134 @@
+"""What a job is about to do, known before a weight is loaded: its points, each by its key."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from layerprune.config.schema import Config
+from layerprune.data.text import Text, read
+from layerprune.errors import UserError
+from layerprune.evaluate.harness import Questions
+from layerprune.model.source import Source, locate
+from layerprune.plan import GREEDY, STRATEGIES
+from layerprune.plan.target import Target, targets
+from layerprune.record.identity import identity, plain, point_key
+from layerprune.record.point import content_hash
+from layerprune.record.store import Store
+
+EXPORTS = ("none", "hf")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all points of one job have in common, and which points these are."""
+
+    config: Config
+    source: Source
+    text: Text
+    questions: Questions
+    targets: dict[str, Target]
+    """By the point's key, in the order asked."""
+    notes: list[str]
+    """Lines for the user: fractions that add no point."""
+
+    def identity(self, target: Target) -> dict[str, Any]:
+        """What a point's result may depend on."""
+        return _identity(self.config, self.source, self.text, self.questions, target)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the points are kept."""
+        return Store(Path(self.config.runtime.outputs) / self.config.study)
+
+    @property
+    def cache(self) -> Path:
+        """What every study of `runtime.outputs` shares."""
+        return Path(self.config.runtime.outputs) / "cache"
+
+    @property
+    def healed(self) -> bool:
+        """Whether each point has a model of its own."""
+        return self.config.heal.recipe != "none"
+
+    @property
+    def done(self) -> bool:
+        """Whether every point is there, with its checkpoint if one was asked for."""
+        return all(self._is_done(key) for key in self.targets)
+
+    def _is_done(self, key: str) -> bool:
+        exported = self.config.export.format == "none" or (
+            self.store.point_folder(key) / "model"
+        ).is_dir()
+        return exported and self.store.read(key) is not None
+
+    @property
+    def title(self) -> str:
+        """Model, strategy and recipe, for people."""
+        recipe = f" {self.config.heal.recipe}" if self.healed else ""
+        return f"{self.source.name} {self.config.prune.strategy}{recipe}"
+
+    @cached_property
+    def model_key(self) -> str:
+        """The same for jobs whose points one model in memory can answer together, un-healed."""
+        config = self.config
+        shared = [asdict(each) for each in (config.model, config.data, config.eval, config.runtime)]
+        return content_hash([self.source.fingerprint, plain(shared)])
+
+
+class Jobs:
+    """Makes jobs of configurations; what several have in common is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+        self._errors: dict[str, UserError] = {}
+
+    def prepare(self, config: Config) -> Job:
+        """The job of a configuration. Raises `UserError` for what can be told without a model."""
+        for key, name, known in (
+            ("prune.strategy", config.prune.strategy, (*STRATEGIES, GREEDY)),
+            ("export.format", config.export.format, EXPORTS),
+        ):
+            if name not in known:
+                raise UserError(f"{key}={name} is not known: choose one of {', '.join(known)}.")
+        cache = Path(config.runtime.outputs) / "cache"
+        questions = self._once(config.eval, lambda: Questions(config.eval))
+        text = self._once(config.data, lambda: read(config.data))
+        source = self._once((config.model, cache), lambda: locate(config.model, cache))
+        wanted, notes = targets(config.prune, source.num_layers)
+        by_key = {
+            point_key(_identity(config, source, text, questions, target)): target
+            for target in wanted
+        }
+        return Job(config, source, text, questions, by_key, notes)
+
+    def _once(self, what: object, make: Any) -> Any:
+        key = repr(what)  # of dataclasses: all their values
+        if key in self._errors:
+            raise self._errors[key]  # the hub was asked once: that may take its time
+        if key not in self._known:
+            try:
+                self._known[key] = make()
+            except UserError as error:
+                self._errors[key] = error
+                raise
+        return self._known[key]
+
+
+def prepare_all(configs: Sequence[Config]) -> tuple[list[Job], list[str]]:
+    """The jobs, or why some of them cannot be: all reasons, each once."""
+    jobs, makers, refused = [], Jobs(), {}
+    for config in configs:
+        try:
+            jobs.append(makers.prepare(config))
+        except UserError as error:
+            refused[str(error)] = None
+    return jobs, list(refused)
+
+
+def _identity(
+    config: Config, source: Source, text: Text, questions: Questions, target: Target
+) -> dict[str, Any]:
+    digests = source.fingerprint, text.digest, questions.digest
+    return identity(config, source.name, *digests, target)
