@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, open_dict
+
+Plugins.instance()  # looks for plugins, and so loads the module below anew: its class is another then
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 
 class Grid(BasicSweeper):

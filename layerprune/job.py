@@ -72,9 +72,9 @@ class Job:
     @cached_property
     def model_key(self) -> str:
         """The same for jobs whose points one model in memory can answer together, un-healed."""
-        config = self.config
-        shared = [asdict(each) for each in (config.model, config.data, config.eval, config.runtime)]
-        return content_hash([self.source.fingerprint, plain(shared)])
+        names = ("model", "data", "eval", "runtime")
+        shared = {name: asdict(getattr(self.config, name)) for name in names}
+        return content_hash({"weights": self.source.fingerprint, **plain(shared)})
 
 
 class Jobs:
