@@ -151,7 +151,8 @@ def _identity(job: Job, target: Target) -> dict[str, Any]:
 def _load(job: Job) -> Loaded:
     torch.set_num_threads(job.config.runtime.threads or DEFAULT_THREADS)
     torch.manual_seed(job.config.seed)
-    loaded = load(job.source, job.config.model.dtype, job.config.runtime.device)
+    model, runtime = job.config.model, job.config.runtime
+    loaded = load(job.source, model.dtype, runtime.device, model.quantization, runtime.device_map)
     window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     if window is not None and job.config.data.sequence_length > window:
         raise UserError(
@@ -208,8 +209,10 @@ def _room(job: Job, model: PreTrainedModel) -> Room:
 def _answers(job: Job, folder: Path) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
     device = torch_device(job.config.runtime.device).type
-    model = f"{job.source.fingerprint}-{job.config.model.dtype.value}-{device}"
-    return Answers(folder, model)
+    model = job.config.model
+    held = f"-{model.quantization.value}" if model.quantization else ""
+    weights = f"{job.source.fingerprint}-{model.dtype.value}{held}"
+    return Answers(folder, f"{weights}-{device}")
 
 
 def _healed_point(
