@@ -25,7 +25,8 @@ def reset_peak(device: "torch.device") -> None:
         import torch
 
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+        for each in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(each)
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it
@@ -34,14 +35,15 @@ def reset_peak(device: "torch.device") -> None:
 
 
 def peak(device: "torch.device") -> int:
-    """Bytes at the highest since `reset_peak`: allocated on a GPU, or resident in the process.
+    """Bytes at the highest since `reset_peak`: allocated on GPUs, or resident in the process.
 
     Where a system cannot begin anew, it is the highest since the process started.
     """
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.max_memory_allocated(device))
+        # Of a model in one place all others have none.
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024

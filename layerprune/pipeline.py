@@ -135,7 +135,7 @@ def _evaluations(
     """What each path's model gives; where that fails for all together, each on its own."""
     room = _room(job, loaded.model)
     together = evaluate_all(
-        loaded, job.questions, heldout_ST, room, paths, _answers(job, loaded.model)
+        loaded, job.questions, heldout_ST, room, paths, _answers(job)
     )
     for at, path in enumerate(paths):
         try:
@@ -220,7 +220,10 @@ class _Whole:
     @cached_property
     def loaded(self) -> Loaded:
         config = self._job.config
-        loaded = load(self._job.source, config.model.dtype, config.runtime.device)
+        model, runtime = config.model, config.runtime
+        loaded = load(
+            self._job.source, model.dtype, runtime.device, model.quantization, runtime.device_map
+        )
         window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         if window is not None and config.data.sequence_length > window:
             raise UserError(
@@ -291,10 +294,13 @@ def _room(job: Job, model: PreTrainedModel) -> Room:
     return Room.of(model, job.config.runtime.memory_bytes)
 
 
-def _answers(job: Job, model: PreTrainedModel) -> Answers:
+def _answers(job: Job) -> Answers:
     """Where the answers of this model's cuts are kept, for every job that asks the same."""
-    name = f"{job.source.fingerprint}-{job.config.model.dtype.value}-{model.device.type}"
-    return Answers(job.cache / "answers", name)
+    config = job.config.model
+    held = f"-{config.quantization.value}" if config.quantization else ""
+    weights = f"{job.source.fingerprint}-{config.dtype.value}{held}"
+    kind = torch_device(job.config.runtime.device).type
+    return Answers(job.cache / "answers", f"{weights}-{kind}")
 
 
 def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed":

@@ -1,10 +1,14 @@
 """What tests share. No test needs a network, a GPU or an account."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["TQDM_DISABLE"] = "1"
+# transformers copies the code that comes with a model, and runs the copy.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="layerprune-tests-")
 
 import pytest
 import torch
@@ -15,6 +19,13 @@ from tiny import byte_tokenizer, tiny
 def one_thread():
     """Tiny models gain nothing from more, and on a busy machine threads wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copies_of_code():
+    """Gone when all tests are done."""
+    yield
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"])
 
 
 @pytest.fixture

@@ -9,15 +9,16 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from layerprune.config.compose import compose
-from layerprune.config.schema import DataConfig, EvalConfig
+from layerprune.config.schema import DataConfig, EvalConfig, ModelConfig
 from layerprune.data.sequences import cut
 from layerprune.data.text import read
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import load
-from layerprune.model.source import locate
+from layerprune.model.source import locate, package_file
 from layerprune.model.surgery import dropped
+from layerprune.pipeline import run
 from layerprune.plan import make_plan
 from layerprune.plan.lazy import extend_lazily
 from layerprune.plan.order import Order
@@ -97,3 +98,27 @@ def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everythi
     assert len(set(order.layers)) == 15
     assert order.layer_runs[-1] <= everything / 10
     assert 0 not in order.layers, "without the first layer nothing is left of the text"
+
+
+@pytest.mark.parametrize("held", ["nf4", "int8"])
+def test_few_bits_cost_little_and_are_cut_and_asked_like_any_weights(held, tmp_path):
+    folder = locate(compose().model, CACHE).folder
+    dense, cut = run(compose(
+        "model=custom", f"model.path={folder}", f"model.quantization={held}",
+        "prune.fraction=[0,0.17]", "eval.limit=2", f"runtime.outputs={tmp_path}",
+        "tracker=disabled", "data.calibration_sequences=4", "data.heldout_sequences=2",
+        "data.sequence_length=64",
+    ))  # fmt: skip
+    assert (dense.num_dropped, cut.num_dropped) == (0, 5)
+    assert dense.model["parameters_kept"] == 134_515_008
+    assert dense.scores[0]["measures"]["acc"]["value"] > 0.6
+    assert dense.loss["normalised"] < 0.4
+    assert dense.loss["nats"] < cut.loss["nats"] < dense.loss["nats"] + 2.5
+
+
+def test_a_gguf_file_is_a_path_like_any_other(loaded):
+    ours = compose().model
+    file = ModelConfig(path=str(package_file(ours.path)))
+    by_path, by_package = locate(file, CACHE), locate(ours, CACHE)
+    assert (by_path.folder, by_path.fingerprint) == (by_package.folder, by_package.fingerprint)
+    assert by_path.name == "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -24,6 +24,19 @@ class Dtype(Enum):
     float16 = "float16"
 
 
+class Quantization(Enum):
+    """Form in which the weights of linear layers are held, but for the head: bitsandbytes'."""
+
+    nf4 = "nf4"
+    int8 = "int8"
+
+
+class DeviceMap(Enum):
+    """Who decides where a model's parts are."""
+
+    auto = "auto"
+
+
 class Tokens(Enum):
     """Which tokens of a sequence a metric looks at."""
 
@@ -72,6 +85,13 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = Dtype.float32
+    quantization: Quantization | None = None
+    """Hold the weights of linear layers in 4 or 8 bits, and compute with them in `dtype`."""
+    pickled_weights: bool = False
+    """Read PyTorch's `pytorch_model*.bin` where there are no safetensors: as data, no code in them
+    is run."""
+    trust_remote_code: bool = False
+    """Run the code that comes with a model's files where transformers does not know its type."""
     healing: HealingFacts = field(default_factory=HealingFacts)
 
     def __post_init__(self) -> None:
@@ -359,6 +379,9 @@ class RuntimeConfig:
     """Folder that holds the studies and the cache."""
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
+    device_map: DeviceMap | None = None
+    """`auto`: the model is spread over all GPUs, and what they cannot hold waits in the machine's
+    memory, or on its disk. Models are only asked then, not healed."""
     threads: int | None = None
     """CPU threads; PyTorch's choice if not given."""
     memory: str | None = None
@@ -377,6 +400,8 @@ class RuntimeConfig:
             enough = False
         if not enough:
             raise UserError(f"runtime.memory={self.memory}: give a size such as 500MB or 2GiB.")
+        if self.device_map is not None and self.device != "auto":
+            raise UserError("runtime.device and runtime.device_map exclude each other: give one.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"runtime.threads={self.threads}: it must be at least 1.")
 
@@ -413,6 +438,50 @@ class Config:
             )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: it must lie between 0 and 2**32 - 1.")
+        self._check_quantization()
+        self._check_device_map()
         if "targets" in HEAL_KEYS[self.heal.recipe] and self.heal.targets is None:
             # Not interpolated in YAML: OmegaConf cannot refer to a list that is null.
             self.heal.targets = self.model.healing.targets
+
+    def _check_quantization(self) -> None:
+        """What can be done with weights that are held in few bits."""
+        held, recipe = self.model.quantization, self.heal.recipe
+        if held is None:
+            return
+        if recipe == "qlora":
+            if held is not Quantization.nf4:
+                raise UserError(
+                    f"heal=qlora trains on nf4, not on model.quantization={held.value}: "
+                    "leave that out, or give nf4."
+                )
+        elif recipe in ("lora", "distill"):
+            raise UserError(
+                f"heal={recipe} trains on weights in model.dtype: "
+                "leave model.quantization out, or use heal=qlora."
+            )
+        elif recipe != "none":
+            raise UserError(
+                f"heal={recipe} changes the weights themselves: "
+                "leave model.quantization out, or use heal=qlora."
+            )
+        if self.metric.name == "taylor":
+            raise UserError(
+                "metric=taylor takes gradients of the weights themselves: "
+                "leave model.quantization out."
+            )
+
+    def _check_device_map(self) -> None:
+        """What can be done with a model whose parts are in several places."""
+        if self.runtime.device_map is None:
+            return
+        if self.heal.recipe != "none":
+            raise UserError(
+                f"heal={self.heal.recipe} trains a model that is in one place: "
+                "leave runtime.device_map out."
+            )
+        if self.metric.name == "taylor":
+            raise UserError(
+                "metric=taylor takes gradients of a model that is in one place: "
+                "leave runtime.device_map out."
+            )

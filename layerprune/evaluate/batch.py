@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from layerprune.evaluate.contexts import Answer, Context, Ids, Option
 from layerprune.evaluate.rows import Row
 from layerprune.model.segment import Run, Where
+from layerprune.model.spread import input_device
 from layerprune.model.stack import Head, decoder_stack
 from layerprune.paths.scored import scored
 from layerprune.paths.walk import States
@@ -57,7 +58,7 @@ class Rows:
             for node, parent in enumerate(row.parents):
                 if parent >= 0:
                     self._sees_BTT[at, node] |= self._sees_BTT[at, parent]
-        device = model.device
+        device = input_device(model)
         self._ids_BT, self._depth_BT = ids_BT.to(device), depth_BT.to(device)
         self._sees_BTT = self._sees_BTT.to(device)
 
@@ -181,4 +182,4 @@ def takes_trees(model: PreTrainedModel) -> bool:
 
 
 def _row(ids: Ids, model: PreTrainedModel) -> Tensor:
-    return torch.tensor([ids], device=model.device)
+    return torch.tensor([ids], device=input_device(model))

@@ -11,6 +11,7 @@ from layerprune.evaluate.harness import Questions, Score
 from layerprune.evaluate.loss import Loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import Loaded
+from layerprune.model.spread import devices
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.paths.room import Room
@@ -76,7 +77,7 @@ def evaluate_all(
             scores,
             losses[number],
             parameters=parameters,
-            device=str(model.device),
+            device=", ".join(map(str, devices(model))),
             seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
             shared_by=len(paths),
         )

@@ -31,6 +31,7 @@ from layerprune.evaluate.contexts import (
     num_too_long,
 )
 from layerprune.evaluate.rows import Row, batches, chains, rows
+from layerprune.model.spread import input_device
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.paths.room import Room, smaller
@@ -78,6 +79,7 @@ class Scorer(HFLM):
             batch_size=GENERATED_TOGETHER,
             max_length=max_length,
         )
+        self._device = input_device(model)
         layers = tuple(range(len(decoder_stack(model).layers)))
         self.paths: Sequence[Path] = [layers] if paths is None else paths
         self.path = 0

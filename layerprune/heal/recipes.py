@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from layerprune import memory, processes
-from layerprune.config.schema import Config
+from layerprune.config.schema import Config, Quantization
 from layerprune.data.sequences import packed, stored_sequences
 from layerprune.data.text import Text
 from layerprune.heal.course import Course, Subject, known
@@ -62,8 +62,8 @@ def heal(
     the layers it belongs to; but for `heal=full`, whose weights are kept by an export alone.
     """
     recipe = config.heal
-    four_bits = recipe.recipe == "qlora"
-    loaded = load(source, config.model.dtype, config.runtime.device, four_bits)
+    held = Quantization.nf4 if recipe.recipe == "qlora" else None
+    loaded = load(source, config.model.dtype, config.runtime.device, held)
     model = loaded.model
     if recipe.recipe == "linear":
         ids_ST = _sequences(text, loaded, config, source.fingerprint)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from layerprune.files import write_json
@@ -9,8 +10,10 @@ from layerprune.files import write_json
 KINDS = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 
 
-def fingerprint(folder: Path, memory: Path) -> str:
+def fingerprint(folder: Path, memory: Path, also: Sequence[str] = ()) -> str:
     """Hash of a model's weights, configuration and tokenizer: sixteen hex digits.
+
+    Files whose names are like one of `also` count, too.
 
     Every byte counts. What a large file hashed to is remembered in the JSON file `memory`, by its
     path, size and time of change, so that only the first run reads it.
@@ -19,7 +22,8 @@ def fingerprint(folder: Path, memory: Path) -> str:
     learned = {}
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix not in KINDS or not file.is_file():
+        counts = file.suffix in KINDS or any(map(file.match, also))
+        if not counts or not file.is_file():
             continue
         real = file.resolve()
         state = real.stat()

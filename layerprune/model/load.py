@@ -3,6 +3,7 @@
 import logging
 import re
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,17 +11,23 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from layerprune import processes
-from layerprune.config.schema import Dtype
+from layerprune.config.schema import DeviceMap, Dtype, Quantization
 from layerprune.errors import UserError
+from layerprune.model import quantized
 from layerprune.model.source import Source
+from layerprune.model.spread import Spread
 
 log = logging.getLogger(__name__)
+
+LOADING = (
+    OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, UnpicklingError
+)  # fmt: skip
+"""What transformers raises where files are not what they should be."""
 
 
 @dataclass(frozen=True)
@@ -31,49 +38,52 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load(source: Source, dtype: Dtype | None, device: str, four_bits: bool = False) -> Loaded:
+def load(
+    source: Source,
+    dtype: Dtype | None,
+    device: str,
+    quantization: Quantization | None = None,
+    device_map: DeviceMap | None = None,
+) -> Loaded:
     """The model in `source`, in evaluation mode on `device`; in its files' precision if None.
 
-    With `four_bits` its decoder's weights are held in bitsandbytes' NF4 with double quantisation
-    (Dettmers et al., arXiv 2305.14314), and computed with in `dtype`.
+    With `quantization` the weights of its linear layers are held so, and computed with in `dtype`.
+    With `device_map` the model is spread over what devices there are, in place of `device`.
 
     Raises `UserError` where the files are no causal language model, or lack a weight.
     """
     place = torch_device(device)
+    expected = (Exception,) if source.own_code else LOADING
+    settings: dict[str, Any] = {}
+    if quantization:
+        settings |= quantized.arguments(quantization, dtype or Dtype.float32, place)
+    on_disk = Spread() if device_map else None
+    if on_disk:
+        settings |= on_disk.arguments
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value) if dtype else "auto",
-            use_safetensors=True,
+            use_safetensors=not source.pickled,
+            trust_remote_code=source.own_code,
             output_loading_info=True,
-            **(_four_bits(dtype or Dtype.float32, place) if four_bits else {}),
+            **settings,
         )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source.folder)
-        model = model.eval() if four_bits else model.eval().to(place)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+        model = model.eval() if settings else model.eval().to(place)
+    except expected as error:
         log.exception("Loading failed.")
         reason = str(error).strip().split("\n")[0]
+        if isinstance(error, UnpicklingError):  # PyTorch's words advise to run it
+            reason = "beside weights it holds code, which is not run"
         raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
     _check_keys(source, report)
-    for part in model.modules():
-        # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights at the first forward
-        # pass in evaluation mode; from then on gradients through them are silently wrong.
-        if hasattr(part, "support_avx512bf16_for_cpu"):
-            part.support_avx512bf16_for_cpu = False
+    if quantization:
+        quantized.settle(model, quantization)
+    if on_disk:
+        on_disk.belongs_to(model)
     return Loaded(model, tokenizer)
-
-
-def _four_bits(dtype: Dtype, place: torch.device) -> dict[str, Any]:
-    return {
-        "device_map": {"": place},
-        "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype.value),
-        ),
-    }
 
 
 def _check_keys(source: Source, report: dict[str, Any]) -> None:

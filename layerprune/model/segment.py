@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from layerprune.model.own_code import runs_own_code
 from layerprune.model.stack import UnsupportedArchitecture, decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.model.verified import EVERYWHERE, WHOLE
@@ -40,8 +41,13 @@ Run = Callable[..., Output]
 
 
 def runs_in_parts(model: PreTrainedModel) -> bool:
-    """Whether layers need nothing of those before them but the state that they put out."""
-    return model.config.model_type not in WHOLE
+    """Whether layers are known to need nothing of those before them but the state they put out."""
+    return model.config.model_type not in WHOLE and not runs_own_code(model)
+
+
+def _everywhere(model: PreTrainedModel) -> bool:
+    """Whether parts of layers may read more than one position."""
+    return model.config.model_type in EVERYWHERE or runs_own_code(model)
 
 
 @contextmanager
@@ -80,12 +86,13 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
     ) -> Output:
         if state is not None and not runs_in_parts(model):
             raise UnsupportedArchitecture(
-                f"{model.config.model_type}: its layers read more than the state before them, and "
-                "cannot go on from there."
+                f"{model.config.model_type}: its layers may read more than the state before them, "
+                "and cannot go on from there."
             )
         given[:] = [] if state is None else [state]
+        place = next(each.device for each in (ids, state) if each is not None)
         with ExitStack() as narrow:
-            if where is not None and model.config.model_type not in EVERYWHERE:
+            if where is not None and not _everywhere(model):
                 narrow.enter_context(_needed_alone(stack.layers[-1], where))
             out = stack.decoder(
                 input_ids=ids,
@@ -95,7 +102,7 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
                 **(decoder or {}),
             )
         given.clear()
-        return Output(after.pop(), out.last_hidden_state)
+        return Output(after.pop().to(place), out.last_hidden_state.to(place))
 
     with dropped(model, others):
         hooks = [
@@ -113,20 +120,24 @@ def segment(model: PreTrainedModel, slots: Sequence[int]) -> Iterator[Run]:
 def _needed_alone(layer: nn.Module, where: Where) -> Iterator[None]:
     """Run the parts of a layer that read one position at a time at these positions only."""
 
+    def at(state_BTH: Tensor) -> Where:
+        rows, columns = where
+        return rows.to(state_BTH.device), columns.to(state_BTH.device)
+
     # Only a part that is given states and nothing else can be told apart from what needs them all.
     def gather(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         shape.clear()
         if len(args) != 1 or args[0].dim() != 3:
             return None
         shape[:] = [args[0].shape[:2]]
-        return (args[0][where][None],)
+        return (args[0][at(args[0])][None],)
 
     def scatter(_module: object, _args: object, output: Any) -> Any:
         if not shape:
             return output
         output_1NH = output if isinstance(output, Tensor) else output[0]
         whole_BTH = output_1NH.new_zeros(*shape.pop(), output_1NH.shape[-1])
-        whole_BTH[where] = output_1NH[0]
+        whole_BTH[at(whole_BTH)] = output_1NH[0]
         return whole_BTH if isinstance(output, Tensor) else (whole_BTH, *output[1:])
 
     shape: list[Any] = []

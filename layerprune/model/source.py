@@ -14,12 +14,16 @@ from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint
 from layerprune.model.gguf import converted
+from layerprune.model.own_code import FILES as CODE_FILES
+from layerprune.model.own_code import brings_code, check_allowed
 from layerprune.model.stack import COUNTS
 from layerprune.model.surgery import refuse_unverified
 
 PACKAGE = "package:"
 
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+
+PICKLED = "pytorch_model*.bin"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,12 @@ class Source:
     family: str
     num_layers: int
     fingerprint: str
-    """Sixteen hex digits that change with the configuration, the tokenizer or any weight."""
+    """Sixteen hex digits that change with the configuration, the tokenizer, any weight, or the code
+    that a model brings."""
+    own_code: bool = False
+    """Whether code from the folder is what runs: transformers does not know the model's type."""
+    pickled: bool = False
+    """Whether the weights are PyTorch's `*.bin`."""
 
 
 def locate(config: ModelConfig, cache: Path) -> Source:
@@ -53,17 +62,46 @@ def locate(config: ModelConfig, cache: Path) -> Source:
     if not folder.is_dir():
         raise UserError(f"model.path={config.path} is a file: give a model's folder, or a .gguf.")
     settings = _text_settings(folder, config.path)
-    refuse_unverified(settings["model_type"])
+    own_code = brings_code(settings)
+    if own_code:
+        check_allowed(config.path, settings, config.trust_remote_code)
+    else:
+        refuse_unverified(settings["model_type"])
+    files = [*MODEL_FILES, *(CODE_FILES if own_code else ())]
     if on_the_hub:
-        folder = _fetch(config, MODEL_FILES)
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model.path={config.path}: there are no weights (*.safetensors) there.")
+        folder = _fetch(config, files)
+    pickled = not any(folder.glob("*.safetensors"))
+    if pickled:
+        if on_the_hub and config.pickled_weights:
+            folder = _fetch(config, [*files, PICKLED])
+        _check_pickled(folder, config, on_the_hub)
     return Source(
         folder=folder,
         name=config.name or Path(config.path).expanduser().resolve().name,
         family=config.family or settings["model_type"],
         num_layers=int(settings["num_hidden_layers"]),
-        fingerprint=fingerprint(folder, cache / "fingerprints.json"),
+        fingerprint=fingerprint(
+            folder,
+            cache / "fingerprints.json",
+            also=[*(CODE_FILES if own_code else ()), *([PICKLED] if pickled else ())],
+        ),
+        own_code=own_code,
+        pickled=pickled,
+    )
+
+
+def _check_pickled(folder: Path, config: ModelConfig, on_the_hub: bool) -> None:
+    """Raise `UserError` unless a model without safetensors has weights that may be read."""
+    there = any(folder.glob(PICKLED))
+    if there and config.pickled_weights:
+        return
+    said = f"model.path={config.path}: there are no weights (*.safetensors) there."
+    # Of the hub's files nothing else was asked for yet.
+    if config.pickled_weights or not (there or on_the_hub):
+        raise UserError(said)
+    raise UserError(
+        f"{said} model.pickled_weights=true reads PyTorch's {PICKLED}, as data: "
+        "no code in them is run."
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from layerprune.model.on_the_spot import Trial
+from layerprune.model.own_code import runs_own_code
 from layerprune.model.rebuilt import check_rebuilt
 from layerprune.model.refused import NOT_DECODERS, REFUSED
 from layerprune.model.settings import cut_config
@@ -32,8 +34,9 @@ def drop_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     key-value cache uses, and the configuration's counts and per-layer lists, so that the model
     runs, generates, and can be saved and loaded by plain transformers. Weights are not touched.
 
-    Raises `UnsupportedArchitecture` for a model type for which this has not been verified, and for
-    a cut that no configuration of its type can describe, and `ValueError` for indices that the
+    Raises `UnsupportedArchitecture` for a model type for which this has not been verified, for a
+    cut that no configuration of its type can describe, and for a model with code of its own that
+    does not run without `layers` as if they did nothing; `ValueError` for indices that the
     model does not have; the model is as it was then.
     """
     _cut_for_good(model, layers)
@@ -88,7 +91,9 @@ def _cut(model: PreTrainedModel, layers: Sequence[int], saved: bool = False) -> 
     """Drop `layers`; returns the function that puts everything back."""
     if not layers:
         return lambda: None
-    refuse_unverified(model.config.model_type)
+    own_code = runs_own_code(model)
+    if not own_code:
+        refuse_unverified(model.config.model_type)
     stack = decoder_stack(model)
     gone = _checked(layers, len(stack.layers))
     original = list(stack.layers)
@@ -97,10 +102,12 @@ def _cut(model: PreTrainedModel, layers: Sequence[int], saved: bool = False) -> 
     configs = [(vars(config), vars(cut_config(config, kept, saved))) for config in _configs(model)]
     before = [dict(settings) for settings, _ in configs]
     indices = list(_indices(stack, kept))
+    left = [original[layer] for layer in kept]
+    trial = Trial(model, [original[layer] for layer in gone], left) if own_code else None
 
     for settings, after in configs:
         _set(settings, after)
-    _set_layers(stack, [original[layer] for layer in kept])
+    _set_layers(stack, left)
     for part, name, _, slot in indices:
         setattr(part, name, slot)
 
@@ -111,6 +118,12 @@ def _cut(model: PreTrainedModel, layers: Sequence[int], saved: bool = False) -> 
         for part, name, layer, _ in indices:
             setattr(part, name, layer)
 
+    if trial is not None:
+        try:
+            trial.check()
+        except UnsupportedArchitecture:
+            undo()
+            raise
     return undo
 
 
@@ -128,9 +141,9 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 def _indices(stack: DecoderStack, kept: list[int]) -> Iterator[tuple[Any, str, int, int]]:
     """Parts that know their layer's index, under which name, and what it is before and after."""
-    config: Any = stack.decoder.config
+    count = getattr(getattr(stack.decoder, "config", None), "num_hidden_layers", 0)
     # In some families a layer has several attentions, each with keys and values of its own.
-    parts_a_layer = max(1, config.num_hidden_layers // len(stack.layers))
+    parts_a_layer = max(1, count // len(stack.layers))
     for slot, layer in enumerate(kept):
         for part in stack.layers[layer].modules():
             for name in INDEX:

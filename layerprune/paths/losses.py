@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.segment import Run
+from layerprune.model.spread import input_device
 from layerprune.model.stack import Head
 from layerprune.paths.room import Room, smaller
 from layerprune.paths.scored import scored
@@ -27,7 +28,8 @@ def losses(
         done = 0
         while done < len(ids_ST):
             # One batch after another: the states of all would be held until the end.
-            ids_BT = ids_ST[done : done + max(1, room.tokens // ids_ST.shape[1])].to(model.device)
+            count = max(1, room.tokens // ids_ST.shape[1])
+            ids_BT = ids_ST[done : done + count].to(input_device(model))
             new: list[list[float]] = [[] for _ in paths]
             try:
                 walk(model, paths, [_Sequences(ids_BT, new)], room)

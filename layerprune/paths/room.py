@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from layerprune import memory
+from layerprune.model.spread import devices
 from layerprune.progress import say
 
 SHARE_OF_FREE = 0.5
@@ -38,9 +39,9 @@ class Room:
     @classmethod
     def of(cls, model: PreTrainedModel, budget: int | None = None) -> "Room":
         """What fits for a model in a budget of bytes, by default half of what is free now."""
-        device = model.device
+        places = devices(model)
         if budget is None:
-            budget = int(memory.free(device) * SHARE_OF_FREE)
+            budget = int(min(map(memory.free, places)) * SHARE_OF_FREE)
         config: Any = model.config.get_text_config(decoder=True)
         hidden = int(config.hidden_size)
         width = int(getattr(config, "intermediate_size", None) or 4 * hidden)
@@ -50,7 +51,7 @@ class Room:
         a_token = (10 * hidden + 4 * width) * size
         # Logits, their log-softmax, and a copy in float32.
         a_logit = 2 * size + 4
-        most = MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"])
+        most = MOST_TOKENS.get(places[0].type, MOST_TOKENS["cuda"])
         return cls(
             tokens=min(most, max(LEAST_TOKENS, budget // 4 // a_token)),
             waiting=max(LEAST_TOKENS, budget // 2 // (hidden * size)),

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.segment import Run, runs_in_parts, segment
+from layerprune.model.spread import input_device
 from layerprune.model.stack import Head
 from layerprune.paths.room import Room
 from layerprune.paths.tree import Branch, Path, apart, grow
@@ -56,7 +57,7 @@ def walk(
     """
     head = Head(model, room.logits)
     tree = grow(paths) if runs_in_parts(model) else apart(paths)
-    start = torch.tensor([prefix], device=model.device) if prefix else None
+    start = torch.tensor([prefix], device=input_device(model)) if prefix else None
     stack: list[tuple[Branch, Tensor | None, list[States]]] = [
         (branch, start, [()] * len(batches)) for branch in reversed(tree)
     ]

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from layerprune.errors import UserError
 from layerprune.model.counting import counting
 from layerprune.model.segment import segment
+from layerprune.model.spread import input_device
 from layerprune.model.stack import Head, decoder_stack
 from layerprune.paths.scored import scored
 from layerprune.plan.order import Order
@@ -64,11 +65,11 @@ class Candidates:
             if share:
                 self.shares.append(share)
             seen.update(share)
+        device = input_device(model)
         # By share and batch: the token ids, then the states that enter the second layer that is
         # left, the third, ..., as far as they have been asked for.
         self._entering: list[list[list[Tensor]]] = [
-            [[ids_BT.to(model.device)] for ids_BT in ids_NT[share].split(BATCH)]
-            for share in self.shares
+            [[ids_BT.to(device)] for ids_BT in ids_NT[share].split(BATCH)] for share in self.shares
         ]
 
     def losses(self, share: int, without: int | None = None) -> list[float]:

@@ -22,7 +22,7 @@ def identity(
     return {
         "schema": SCHEMA,
         "seed": config.seed,
-        "model": {"name": name, "fingerprint": model, "dtype": config.model.dtype.value},
+        "model": {"name": name, **_weights(config, model)},
         **_metric(config),
         "prune": {
             "strategy": "given" if named else config.prune.strategy,
@@ -50,6 +50,16 @@ def identity(
     }
 
 
+def _weights(config: Config, model: str) -> dict[str, Any]:
+    """What is computed with: the files, and the form in which their weights are held."""
+    held = config.model.quantization
+    return {
+        "fingerprint": model,
+        "dtype": config.model.dtype.value,
+        **({} if held is None else {"quantization": held.value}),
+    }
+
+
 def _metric(config: Config) -> dict[str, Any]:
     """The metric, and which tokens it looks at if it looks at any."""
     tokens = config.metric.tokens
@@ -70,7 +80,7 @@ def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
     """What a matrix of distances depends on."""
     return {
         "schema": SCHEMA,
-        "model": {"fingerprint": model, "dtype": config.model.dtype.value},
+        "model": _weights(config, model),
         **_metric(config),
         # Drawn by it; nothing is drawn for the other metrics, and their distances are shared.
         **({"seed": config.seed} if config.metric.name == "random" else {}),

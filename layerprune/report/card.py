@@ -37,8 +37,8 @@ of guessing evenly.
 ## How it was made
 
 Layers were chosen by `prune={strategy}` with `metric={metric}`: {reason}. Asked and measured in \
-{dtype}; the weights here are in the precision of the original files. `layerprune.json` has the \
-plan, all scores and the versions of what was used ({versions}).
+{precision}; the weights here are in the precision of the original files. `layerprune.json` has \
+the plan, all scores and the versions of what was used ({versions}).
 
 The method is that of Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers" \
 (arXiv 2403.17887). The license is that of the original model.
@@ -62,9 +62,16 @@ def card(point: Point, curve: Sequence[Point]) -> str:
         strategy=point.plan["strategy"],
         metric=point.plan["metric"],
         reason=point.plan["reason"],
-        dtype=point.identity["model"]["dtype"],
+        precision=_precision(point),
         versions=", ".join(f"{name} {versions[name]}" for name in ("layerprune", "transformers")),
     )
+
+
+def _precision(point: Point) -> str:
+    of_healing = "nf4" if point.healing and point.healing["recipe"] == "qlora" else None
+    held = point.identity["model"].get("quantization", of_healing)
+    said = str(point.identity["model"]["dtype"])
+    return f"{said} with weights in {held}" if held else said
 
 
 def _healed(point: Point) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.config.schema import Tokens
+from layerprune.model.spread import input_device
 from layerprune.model.stack import DecoderStack, decoder_stack
 from layerprune.similarity.metric import Metric
 from layerprune.similarity.profile import Matrix
@@ -63,7 +64,8 @@ def mean_distances(
     count = 0
     with torch.inference_mode():
         for ids_BT, length_B in batches:
-            for states_NSH, sequences in _samples(stack, ids_BT.to(model.device), length_B, tokens):
+            ids_BT = ids_BT.to(input_device(model))
+            for states_NSH, sequences in _samples(stack, ids_BT, length_B, tokens):
                 summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
                 total_SS = summed_SS if total_SS is None else total_SS + summed_SS
             count += len(ids_BT)
@@ -97,7 +99,12 @@ def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> 
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     last_B = length_B.to(ids_BT.device) - 1
     caught: list[Tensor] = []
-    with catching(stack, lambda hidden_BTH: caught.append(hidden_BTH[row_B, last_B].flatten(1))):
+
+    def catch(hidden_BTH: Tensor) -> None:
+        last_BH = hidden_BTH[row_B.to(hidden_BTH.device), last_B.to(hidden_BTH.device)]
+        caught.append(last_BH.flatten(1).to(ids_BT.device))
+
+    with catching(stack, catch):
         # Padding is on the right and attention looks to the left: no real token sees it.
         stack.decoder(input_ids=ids_BT, use_cache=False)
     return torch.stack(caught, dim=1)
@@ -112,7 +119,7 @@ def all_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> I
     vectors for each sequence of the batch, in the model's own precision.
     """
     caught: list[Tensor] = []
-    with catching(stack, caught.append):
+    with catching(stack, lambda state_BTH: caught.append(state_BTH.to(ids_BT.device))):
         stack.decoder(input_ids=ids_BT, use_cache=False)
     for row, length in enumerate(length_B.tolist()):
         yield torch.stack([state_BTH[row, 1:length].flatten(1) for state_BTH in caught], dim=1)

@@ -23,23 +23,6 @@ def test_every_choice_composes(overrides):
     assert isinstance(compose(*overrides), Config)
 
 
-PAPER = {  # Gromov et al., appendix A.1: sequence length, peak rate, rank
-    "llama2_7b": (2048, 3e-4, 2), "llama2_13b": (4096, 3e-4, 64), "llama2_70b": (4096, 3e-5, 8),
-    "qwen_7b": (2048, 3e-4, 64), "qwen_14b": (4096, 3e-4, 64), "mistral_7b": (2048, 3e-6, 4),
-    "phi2": (2048, 2e-4, 64),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("model", sorted(PAPER))
-def test_the_papers_recipe_by_name(model):
-    config = compose(f"model={model}", "heal=qlora")
-    heal = config.heal
-    assert (heal.sequence_length, heal.learning_rate, heal.rank) == PAPER[model]
-    assert (heal.steps, heal.batch_size, heal.warmup_steps) == (5000, 16, 100)
-    assert heal.dropout == 0.05
-    assert heal.targets == config.model.healing.targets
-
-
 def test_no_yaml_names_code_to_run():
     assert not [path for path in conf_dir().rglob("*.yaml") if "_target_" in path.read_text()]
 
@@ -96,6 +79,19 @@ def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
         (["study=cache"], ["study='cache'"]),
         (["seed=-1"], ["seed=-1"]),
         (["runtime.threads=0"], ["runtime.threads=0"]),
+        (["runtime.device_map=auto", "runtime.device=cpu"], ["runtime.device ", "device_map"]),
+        (["runtime.device_map=auto", "heal=lora"], ["heal=lora", "runtime.device_map"]),
+        (["runtime.device_map=auto", "metric=taylor"], ["metric=taylor", "runtime.device_map"]),
+        (["runtime.device_map=balanced"], ["runtime.device_map", "balanced", "auto"]),
+        (["model.quantization=nf5"], ["model.quantization", "nf5", "nf4, int8"]),
+        (["model.quantization=int8", "heal=qlora"], ["heal=qlora", "int8", "nf4"]),
+        (["model.quantization=nf4", "heal=seam"], ["heal=seam", "themselves", "heal=qlora"]),
+        (["model.quantization=nf4", "heal=linear"], ["heal=linear", "model.quantization"]),
+        (["model.quantization=nf4", "heal=full"], ["heal=full", "model.quantization"]),
+        (["model.quantization=nf4", "heal=tail"], ["heal=tail", "model.quantization"]),
+        (["model.quantization=int8", "heal=lora"], ["heal=lora", "heal=qlora"]),
+        (["model.quantization=int8", "heal=distill"], ["heal=distill", "heal=qlora"]),
+        (["model.quantization=int8", "metric=taylor"], ["metric=taylor", "model.quantization"]),
         (["++unheard=1"], ["unheard"]),
         (["++prune.unheard=1"], ["unheard"]),
         (["+prune.unheard=1"], ["unheard"]),

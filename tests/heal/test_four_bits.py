@@ -5,10 +5,9 @@ import pytest
 import torch
 from tiny import byte_tokenizer, tiny
 
-from layerprune.config.schema import Dtype, ModelConfig
+from layerprune.config.schema import Dtype, ModelConfig, Quantization
 from layerprune.model.load import load
 from layerprune.model.source import locate
-from layerprune.model.surgery import drop_layers
 
 IDS_BT = torch.randint(0, 200, (2, 24), generator=torch.Generator().manual_seed(2))
 
@@ -40,18 +39,9 @@ def gradient(model):
 
 
 def test_gradients_are_right_after_the_model_was_asked(source):
-    quantised = load(source, Dtype.float32, "cpu", four_bits=True).model
+    quantised = load(source, Dtype.float32, "cpu", Quantization.nf4).model
     reference = plain(source, quantised)
     with torch.inference_mode():
         actual, expected = quantised(IDS_BT).logits, reference(IDS_BT).logits
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gradient(quantised), gradient(reference), atol=1e-6, rtol=1e-3)
-
-
-def test_dropping_from_four_bits_is_dropping_before_them(source):
-    cut = drop_layers(load(source, Dtype.float32, "cpu", four_bits=True).model, [2, 3])
-    reference = drop_layers(plain(source, load(source, Dtype.float32, "cpu", True).model), [2, 3])
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            cut(IDS_BT).logits, reference(IDS_BT).logits, atol=1e-4, rtol=1e-4
-        )

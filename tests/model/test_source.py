@@ -123,3 +123,63 @@ def test_weights_are_fetched_only_of_a_model_that_can_be_cut(
         with pytest.raises(UserError, match="unheard_of: dropping layers has not been verified"):
             locate(wanted, tmp_path / "cache")
         assert asked == [("some/model", "main", False)]
+
+
+class Runs:
+    """What unpickles by running a program."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def test_pickled_weights_are_read_where_they_are_asked_for(pickled, tiny_folder, tmp_path):
+    with pytest.raises(UserError, match=r"no weights \(\*.safetensors\).*pickled_weights=true"):
+        locate(ModelConfig(path=str(pickled)), tmp_path / "cache")
+    wanted = ModelConfig(path=str(pickled), pickled_weights=True)
+    source = locate(wanted, tmp_path / "cache")
+    original = locate(ModelConfig(path=str(tiny_folder), pickled_weights=True), tmp_path / "cache")
+    assert (source.pickled, original.pickled) == (True, False)
+    found, expected = (load(each, Dtype.float32, "cpu").model for each in (source, original))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)
+    weights = torch.load(pickled / "pytorch_model.bin")
+    weights["model.norm.weight"] += 1
+    torch.save(weights, pickled / "pytorch_model.bin")
+    assert locate(wanted, tmp_path / "cache").fingerprint != source.fingerprint
+
+
+def test_pickled_weights_are_data_and_nothing_in_them_runs(pickled, tmp_path):
+    weights = torch.load(pickled / "pytorch_model.bin")
+    torch.save({**weights, "x": Runs(tmp_path / "made")}, pickled / "pytorch_model.bin")
+    source = locate(ModelConfig(path=str(pickled), pickled_weights=True), tmp_path / "cache")
+    with pytest.raises(UserError, match="holds code, which is not run"):
+        load(source, Dtype.float32, "cpu")
+    assert not (tmp_path / "made").exists()
+
+
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(pickled, tmp_path, monkeypatch):
+    asked = []
+
+    def download(path, revision, allow_patterns, ignore_patterns):
+        asked.append([name for name in allow_patterns if "safetensors" in name or "bin" in name])
+        return str(pickled)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    wanted = ModelConfig(path="some/model", pickled_weights=True)
+    assert locate(wanted, tmp_path / "cache").pickled
+    (pickled / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="pickled_weights=true"):
+        locate(ModelConfig(path="some/model"), tmp_path / "cache")
+    assert asked == [
+        [], ["*.safetensors"], ["*.safetensors", "pytorch_model*.bin"], [], ["*.safetensors"]
+    ]  # fmt: skip

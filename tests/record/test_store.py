@@ -15,6 +15,7 @@ from layerprune.config.schema import (
     MetricConfig,
     ModelConfig,
     PruneConfig,
+    Quantization,
     RuntimeConfig,
     Tokens,
     TrackerConfig,
@@ -22,7 +23,7 @@ from layerprune.config.schema import (
 )
 from layerprune.files import creating_folder, replacing, write_json
 from layerprune.plan.target import Target
-from layerprune.record.identity import identity, point_key, profile_identity
+from layerprune.record.identity import identity, order_identity, point_key, profile_identity
 from layerprune.record.point import ForeignRecord, Point
 from layerprune.record.store import Store
 
@@ -93,11 +94,20 @@ def test_key_ignores_what_does_not():
     assert key(name="../../etc/<passwd>").startswith("etc-passwd-block-03-")
 
 
-def test_dtype_is_part_of_the_key():
-    half = identity(
-        config(model=ModelConfig(path="m", dtype=Dtype.bfloat16)), "m", "a", "b", "c", Target(0, 0)
-    )
-    assert half != identity(config(), "m", "a", "b", "c", Target(0, 0))
+def test_what_is_computed_with_is_part_of_every_key():
+    half = ModelConfig(path="m", dtype=Dtype.bfloat16)
+    held = ModelConfig(path="m", quantization=Quantization.nf4)
+    models = [ModelConfig(path="m"), half, held]
+    for found in (
+        [identity(config(model=model), "m", "a", "b", "c", Target(0, 0)) for model in models],
+        [profile_identity(config(model=model), "a", "b") for model in models],
+        [order_identity(config(model=model), "a", "b") for model in models],
+    ):
+        dense, half_dense, held_dense = (each["model"] for each in found)
+        assert half_dense != dense
+        # Records from before there was a choice have the keys that they had.
+        assert "quantization" not in dense
+        assert held_dense == {**dense, "quantization": "nf4"}
 
 
 def point(name="p"):

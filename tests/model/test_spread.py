@@ -1,0 +1,142 @@
+"""A model whose weights are elsewhere until they are used says what it says in one place."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload, dispatch_model
+from equalities import IDS_BT, logits
+from families import TINY
+from tiny import byte_tokenizer, tiny
+
+import layerprune
+from layerprune import pipeline
+from layerprune.config.compose import compose
+from layerprune.evaluate.scorer import Scorer
+from layerprune.model import load
+from layerprune.model.spread import Spread, devices, input_device
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import drop_layers
+from layerprune.paths.losses import losses
+from layerprune.paths.room import Room
+from layerprune.plan.lazy import extend_lazily
+from layerprune.plan.order import Order
+
+CPU = torch.device("cpu")
+PATHS = [tuple(range(8)), (0, 1, 2, 6, 7), (0, 3, 4, 5, 6, 7)]
+
+
+def on_disk(model, folder):
+    """Embeddings, some layers and the head on disk, all others in memory."""
+    stack = decoder_stack(model)
+    paths = {part: path for path, part in model.named_modules()}
+    away = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    away |= {id(layer) for layer in stack.layers[2:6]}
+    where = {}
+
+    def place(part):
+        parts = dict(part.named_children())
+        if id(part) in away:
+            where[paths[part]] = "disk"
+        elif any(id(each) in away for each in part.modules()):
+            for each in parts.values():
+                place(each)
+        else:
+            where[paths[part]] = "cpu"
+
+    place(model)
+    return dispatch_model(
+        model, where, offload_dir=folder, skip_keys=model._skip_keys_device_placement
+    )
+
+
+def everything_waits(model, folder):
+    return cpu_offload(model, CPU)
+
+
+WAYS = [on_disk, everything_waits]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
+def spread(request, tmp_path):
+    def make(family, **changes):
+        return request.param(tiny(family, **changes), tmp_path / family)
+
+    return make
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_the_cut_is_the_same(spread, family):
+    model, plain = spread(family), tiny(family)
+    assert any(part.is_meta for part in model.parameters())
+    assert input_device(model) == CPU
+    assert devices(model) == [CPU]
+    torch.testing.assert_close(logits(model), logits(plain), atol=1e-6, rtol=1e-6)
+    drop_layers(model, [1, 3, 4])
+    drop_layers(plain, [1, 3, 4])
+    torch.testing.assert_close(logits(model), logits(plain), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["falcon", "gemma3_text", "gpt2", "llama", "mixtral"])
+def test_what_is_measured_is_the_same(spread, family):
+    model, plain = spread(family), tiny(family)
+    found, expected = (losses(each, IDS_BT, PATHS, "", Room.of(each)) for each in (model, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    orders = [Order("k", {}), Order("k", {})]
+    for each, order in zip((model, plain), orders, strict=True):
+        with torch.inference_mode():
+            extend_lazily(each, IDS_BT, order, 3)
+    assert orders[0].layers == orders[1].layers
+
+
+def test_distances_and_answers_are_the_same(spread):
+    tokenizer, sizes = byte_tokenizer(), {"vocab_size": 259, "max_position_embeddings": 512}
+    model, plain = spread("llama", **sizes), tiny("llama", **sizes)
+    texts = ["A text.", "Another text, a little longer."]
+    found, expected = (layerprune.profile(each, tokenizer, texts) for each in (model, plain))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    requests = [
+        (("", ""), tokenizer(context)["input_ids"], tokenizer(option)["input_ids"])
+        for context in ("One two", "One three four")
+        for option in (" five", " six")
+    ]
+    answers = []
+    for each in (model, plain):
+        scorer = Scorer(each, tokenizer, paths=PATHS)
+        assert scorer.device == CPU
+        answers.append(scorer._loglikelihood_tokens(requests))
+    for (value, greedy), (wanted, wanted_greedy) in zip(*answers, strict=True):
+        assert value == pytest.approx(wanted, abs=1e-5)
+        assert greedy == wanted_greedy
+
+
+class Little(Spread):
+    """As on a machine whose memory is smaller than the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.arguments["max_memory"] = {"cpu": 120_000}
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_run_whose_model_does_not_fit_into_memory(family, tiny_tasks, tmp_path, monkeypatch):
+    tiny(family, vocab_size=259, max_position_embeddings=512).save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+
+    def run(outputs, *overrides):
+        return pipeline.run(compose(
+            "model=custom", f"model.path={tmp_path / 'model'}", "eval.tasks=[letters]",
+            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
+            "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=8",
+            "data.heldout_sequences=4", "prune.fraction=[0,0.25,0.5]", *overrides,
+        ))  # fmt: skip
+
+    seen = []
+    monkeypatch.setattr(load, "Spread", Little)
+    monkeypatch.setattr(pipeline, "load", lambda *given: seen.append(load.load(*given)) or seen[-1])
+    spread, plain = run("spread", "runtime.device_map=auto"), run("plain")
+    assert any(part.is_meta for part in seen[0].model.parameters())
+    for one, other in zip(spread, plain, strict=True):
+        assert one.key == other.key
+        assert one.plan["dropped"] == other.plan["dropped"]
+        assert one.loss["nats"] == pytest.approx(other.loss["nats"], abs=1e-6)
+        assert one.scores == other.scores
