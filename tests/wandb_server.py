@@ -134,6 +134,17 @@ class _Handler(BaseHTTPRequestHandler):  # its methods are called by their names
         files = [{"name": name, "uploadUrl": f"/put/{name}"} for name in given["files"]]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
+    def _on_ArtifactType(self, _: Any) -> Any:
+        return {"project": {"artifact": None}}
+
+    def _on_CreateArtifact(self, _: Any) -> Any:
+        sequence = {"id": "1", "latestArtifact": None}
+        artifact = {"id": "1", "state": "COMMITTED", "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": artifact}}
+
+    def _on_GetDefaultEntity(self, given: Any) -> Any:
+        return self._on_Viewer(given)
+
     def _on_DeleteRun(self, given: dict[str, Any]) -> Any:
         self.server.state.runs.pop(given["id"])
         self.server.state.deleted.append(given["id"])
@@ -147,8 +158,8 @@ class _Handler(BaseHTTPRequestHandler):  # its methods are called by their names
         more = {
             "tags": [], "state": "finished", "group": None, "jobType": None, "commit": None,
             "readOnly": False, "createdAt": "2025-01-01T00:00:00", "heartbeatAt": None,
-            "notes": None, "systemMetrics": "{}", "user": None, "historyKeys": {},
-            "projectId": "1", "description": "",
+            "notes": None, "systemMetrics": "{}", "user": {"name": ENTITY, "username": ENTITY},
+            "historyKeys": {}, "projectId": "1", "description": "",
         }  # fmt: skip
         return {"project": {**project, "internalId": "1", "run": {**self._bucket(run), **more}}}
 

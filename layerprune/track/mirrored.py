@@ -95,6 +95,12 @@ def _send(
                 state.runs[run.id] = Sent(run.content, mode, to, sent_as)
                 sent.append(run)
                 advance(1)
+            if mode == TrackerMode.offline.value and sender.synced:
+                say(
+                    f"{sender.synced} runs of {study.name} were synced before and have changed: "
+                    "`wandb sync` would add all their rows again. "
+                    f"`python -m layerprune.track {study} --mode online` adds what is missing."
+                )
     finally:
         if sent:
             state.write()

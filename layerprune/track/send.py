@@ -53,9 +53,11 @@ class Sender:
         self._study = study
         self._state = State(study / "wandb")
         self._online = tracker.mode is TrackerMode.online
+        self.synced = 0
+        """Runs written anew of which `wandb sync` has uploaded an earlier form."""
         wandb.setup(settings=wandb.Settings(**self._settings()))
         # Without a key, `init` would ask for one wherever there is a terminal.
-        if self._online and not wandb.login(prompt=False):
+        if self._online and not wandb.login(prompt=False, verify=False):
             raise NotSentError("there is no key: `wandb login` asks for one")
 
     def send(self, run: Run, known: str | None, pictures: Mapping[str, Path]) -> str:
@@ -70,15 +72,15 @@ class Sender:
     def _send_online(self, run: Run, known: str | None, pictures: Mapping[str, Path]) -> str:
         """Add what is missing, or begin again under another id if something else is there.
 
-        W&B never takes back a row of a history, and what it does to the rows of a run that is begun
-        again under its id is not said anywhere: without `resume`, wandb-core counts its rows from 0
-        again, and the server may put them over old ones, or not. With `resume="allow"` it counts on
-        from the last. So rows are added only, which is what a curve needs that gets a point more.
-        If a row has changed (a point was made again), the run gets another id, which follows from
-        its rows, and the old run, which was made here, is deleted. The summary says which rows are
-        there, as `mirrored.json` may be lost, or somebody may have deleted the run meanwhile.
+        W&B never takes back a row of a history, and there is no call that deletes one. Without
+        `resume`, wandb-core 0.31 asks how many rows a run of that id has and puts its own behind
+        them, numbered from 0 again: the curve would stand there twice. With `resume="allow"` it
+        counts on from the last. So rows are only ever added, which is all that a curve needs that
+        gets a point more. If a row has changed (a point was made again), the run gets another id,
+        which follows from its rows, and the old run, which was made here, is deleted. The run's
+        summary says which rows it has, since `mirrored.json` may be lost.
         """
-        old: list[str] = []
+        old: list[tuple[str, str]] = []
         for run_id in dict.fromkeys((known or run.id, run.id + content_hash(run.marks))):
             try:
                 with self._begun(run, run_id, resume="allow") as there:
@@ -91,9 +93,9 @@ class Sender:
                 continue
             if missing is not None:
                 for superseded in old:
-                    self._delete(superseded)
+                    self._delete(*superseded)
                 return run_id
-            old.append(run_id)
+            old.append((run_id, there.path))
         raise NotSentError(f"run {run.id} has other content, and so has the one in its place")
 
     @contextmanager
@@ -137,6 +139,8 @@ class Sender:
             whole = True
         finally:
             after = self._folders(run_id)
+            if whole and any(any((self._state.folder / name).glob("*.synced")) for name in before):
+                self.synced += 1
             for name in before & after if whole else after - before:
                 shutil.rmtree(self._state.folder / name, ignore_errors=True)
 
@@ -166,9 +170,7 @@ class Sender:
         if self._online and "filestream: fatal error" in path.read_text(errors="replace"):
             raise NotSentError(f"the server did not take the history of run {there.id}")
 
-    def _delete(self, run_id: str) -> None:
-        entity = self._tracker.entity
-        path = "/".join(filter(None, (entity, self._tracker.project, run_id)))
+    def _delete(self, run_id: str, path: str) -> None:
         self._wandb.Api(timeout=int(TIMEOUTS["init_timeout"])).run(path).delete()
         for name in self._folders(run_id):
             shutil.rmtree(self._state.folder / name, ignore_errors=True)

@@ -106,6 +106,16 @@ def test_what_is_lost_changed_or_asked_for_is_sent_again(maker, capsys):
     assert fractions(curve) == [0, 0.25]
 
 
+def test_a_run_that_was_synced_is_not_to_be_synced_again(maker, capsys):
+    maker.curve(counts=(0,))
+    mirror(maker.study, OFFLINE)
+    for path in (maker.study / "wandb").glob("*run-*/run-*.wandb"):
+        path.with_name(f"{path.name}.synced").touch()
+    maker.curve(counts=(2,))
+    mirror(maker.study, OFFLINE)
+    assert "1 runs of study were synced before" in capsys.readouterr().err
+
+
 def test_two_at_once_write_every_run_once(maker):
     maker.curve(counts=(0,))
     done = []
