@@ -139,3 +139,6 @@ def test_online_each_run_is_whole_and_grows_by_what_is_missing(maker, monkeypatc
     assert {sent["mode"] for sent in state["runs"].values()} == {"online"}
     # What is on the server is not written beside it as well.
     assert mirror(maker.study, dataclasses.replace(ONLINE, mode=TrackerMode.offline)).sent == 0
+    other = TrackerConfig(project="other")
+    assert mirror(maker.study, other).sent == 4
+    assert not files_with(KEY.encode(), maker.study)
