@@ -215,17 +215,21 @@ def _lost() -> list[str]:
 
 
 def _show() -> None:
-    """The report of each study that has points, whatever became of the others."""
-    if _run.dry or not processes.first():
+    """The report of each study that has points, and its mirror, whatever became of the others."""
+    if _run.dry or not processes.first() or console.quiet:
         return
-    studies = dict.fromkeys(job.store.folder for job in _run.jobs.values())
-    for study in filter(lambda folder: (folder / "points").is_dir(), studies):
+    studies = {job.store.folder: job.config.tracker for job in _run.jobs.values()}
+    for study, tracker in studies.items():
+        if not (study / "points").is_dir():
+            continue
         from layerprune.report import draw, show
+        from layerprune.track import mirror
 
         try:
             show(draw(study))
         except UserError as error:  # it must not hide why the run ended
             say(f"No report: {error}")
+        mirror(study, tracker)
 
 
 def _forget(job: Path) -> None:

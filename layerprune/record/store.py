@@ -11,6 +11,7 @@ from typing import Any
 
 from layerprune.files import write_json, write_text
 from layerprune.record.point import SCHEMA, ForeignRecord, Point
+from layerprune.redact import redacted
 from layerprune.similarity.profile import Profile
 
 
@@ -39,7 +40,10 @@ class Store:
     def write(self, point: Point) -> Path:
         """Write a point's record, whole or not at all; returns its path."""
         path = self._record(point.key)
-        write_json(path, point.to_json())
+        content = point.to_json()
+        # Neither is part of the key; what was typed on the command line may hold a token.
+        content |= redacted({name: content[name] for name in ("config", "provenance")})
+        write_json(path, content)
         self._failure(point.key).unlink(missing_ok=True)
         self.traceback(point.key).unlink(missing_ok=True)
         return path
@@ -48,13 +52,13 @@ class Store:
         self, key: str, identity: dict[str, Any], why: str, error: Exception
     ) -> None:
         """Keep why a point came to nothing, and where; both go once the point is done."""
-        write_text(self.traceback(key), "".join(traceback.format_exception(error)))
+        write_text(self.traceback(key), redacted("".join(traceback.format_exception(error))))
         content = {
             "schema": SCHEMA,
             "status": "failed",
             "key": key,
             "identity": identity,
-            "error": why,
+            "error": redacted(why),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(self._failure(key), content)
