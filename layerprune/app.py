@@ -95,8 +95,11 @@ def _look(sweep: list[DictConfig]) -> list[int]:
     Raises `UserError` with a line for each combination that cannot be, before any of them starts.
     """
     if not sweep:
-        raise UserError("The sweep is empty: a `glob(...)` or a `range(...)` in it matches nothing.")
-    configs, refused = [], {}
+        raise UserError(
+            "The sweep is empty: a `glob(...)` or a `range(...)` in it matches nothing."
+        )
+    configs = []
+    refused: dict[str, None] = {}
     for each in sweep:
         try:
             configs.append(typed(each))
@@ -188,7 +191,8 @@ def _announce(jobs: "Sequence[Job]") -> None:
     for note in dict.fromkeys(note for job in jobs for note in job.notes):
         say(note)
     for share in shares(jobs):
-        say(f"{share.title}: {share.done + share.todo} points, {share.done} of them are there already.")
+        all_ = share.done + share.todo
+        say(f"{share.title}: {all_} points, {share.done} of them are there already.")
 
 
 def _show_grid(jobs: "Sequence[Job]") -> None:

@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, open_dict
 
-Plugins.instance()  # looks for plugins, and so loads the module below anew: its class is another then
+Plugins.instance()  # looks for plugins, which loads the module below anew: with another class
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
@@ -16,7 +16,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 class Grid(BasicSweeper):
     """The jobs of a grid, those that have something to do, in a good order.
 
-    As Hydra's basic sweeper it takes lists, `range`, `choice` and `glob`; any launcher runs the jobs.
+    It takes what Hydra's basic sweeper takes, and any launcher runs the jobs.
     """
 
     look: ClassVar[Callable[[list[DictConfig]], list[int]]]
@@ -45,6 +45,7 @@ class Grid(BasicSweeper):
 
     def _composed(self, overrides: list[str]) -> DictConfig:
         assert self.hydra_context is not None
+        assert self.config is not None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(composed):
             del composed["hydra"]
@@ -60,4 +61,6 @@ def register() -> None:
     """Make `hydra/sweeper=grid` known."""
     Plugins.instance().class_name_to_class[PLUGIN] = Grid
     node = {"_target_": PLUGIN, "max_batch_size": None, "params": None}
-    ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=node, provider="layerprune")
+    ConfigStore.instance().store(
+        group="hydra/sweeper", name="grid", node=node, provider="layerprune"
+    )

@@ -58,9 +58,9 @@ class Job:
         return all(self._is_done(key) for key in self.targets)
 
     def _is_done(self, key: str) -> bool:
-        exported = self.config.export.format == "none" or (
-            self.store.point_folder(key) / "model"
-        ).is_dir()
+        exported = (
+            self.config.export.format == "none" or (self.store.point_folder(key) / "model").is_dir()
+        )
         return exported and self.store.read(key) is not None
 
     @property
@@ -118,7 +118,8 @@ class Jobs:
 
 def prepare_all(configs: Sequence[Config]) -> tuple[list[Job], list[str]]:
     """The jobs, or why some of them cannot be: all reasons, each once."""
-    jobs, makers, refused = [], Jobs(), {}
+    jobs, makers = [], Jobs()
+    refused: dict[str, None] = {}
     for config in configs:
         try:
             jobs.append(makers.prepare(config))

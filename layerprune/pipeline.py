@@ -1,5 +1,6 @@
 """One job, or several of one model, as a sentence: load, profile, plan, prune, heal, evaluate,
-record."""
+record.
+"""
 
 import logging
 import math
@@ -92,7 +93,7 @@ def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
     whole = _Whole(lead)
     try:
         lead.questions.load()
-        heldout_ST = whole.heldout_ST
+        heldout_ST = whole.heldout
     except Exception as error:
         _give_up(wanted, error, outcome)
         return
@@ -134,9 +135,7 @@ def _evaluations(
 ) -> Iterator[tuple[Path, Evaluation | Exception]]:
     """What each path's model gives; where that fails for all together, each on its own."""
     room = _room(job, loaded.model)
-    together = evaluate_all(
-        loaded, job.questions, heldout_ST, room, paths, _answers(job)
-    )
+    together = evaluate_all(loaded, job.questions, heldout_ST, room, paths, _answers(job))
     for at, path in enumerate(paths):
         try:
             yield path, next(together)
@@ -233,13 +232,15 @@ class _Whole:
         return loaded
 
     @cached_property
-    def heldout_ST(self) -> Tensor:
+    def heldout(self) -> Tensor:
+        """Token sequences [S, T]."""
         data = self._job.config.data
         text = self._job.text.heldout
         return cut(text, self.loaded.tokenizer, data.sequence_length, data.heldout_sequences)
 
     @cached_property
-    def calibration_ST(self) -> Tensor:
+    def calibration(self) -> Tensor:
+        """Token sequences [S, T]."""
         data = self._job.config.data
         text = self._job.text.calibration
         return cut(text, self.loaded.tokenizer, data.sequence_length, data.calibration_sequences)
@@ -268,7 +269,7 @@ def _profile(job: Job, whole: _Whole) -> Profile:
     key = content_hash(depends_on)
 
     def make() -> Profile:
-        ids_ST = whole.calibration_ST
+        ids_ST = whole.calibration
         matrix_SS = measure(whole.loaded.model, job.config.metric, ids_ST, job.config.seed)
         return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
@@ -283,9 +284,7 @@ def _plans_in_order(job: Job, whole: _Whole, wanted: list[Target]) -> list[Plan]
         content_hash(depends_on),
         depends_on,
         max((target.count for target in wanted if target.layers is None), default=0),
-        partial(
-            extend, whole.loaded.model, job.config.metric, whole.calibration_ST, job.config.seed
-        ),
+        partial(extend, whole.loaded.model, job.config.metric, whole.calibration, job.config.seed),
     )
     return [follow(target, order, job.source.num_layers) for target in wanted]
 

@@ -50,8 +50,9 @@ def show_grid(jobs: Sequence[Job]) -> None:
     table = Table("points", *(Column(name, justify="right") for name in COUNTS), box=SIMPLE)
     lines = shares(jobs)
     for share in lines:
-        left = "" if not share.todo else "not known" if share.seconds is None else spoken(share.seconds)
-        table.add_row(share.title, *map(str, (share.done, share.failed, share.todo)), left)
+        left = "not known" if share.seconds is None else spoken(share.seconds)
+        counts = map(str, (share.done, share.failed, share.todo))
+        table.add_row(share.title, *counts, left if share.todo else "")
     console = Console()
     console.print(table)
     known = [share.seconds for share in lines if share.seconds is not None]
@@ -66,7 +67,13 @@ def show_grid(jobs: Sequence[Job]) -> None:
 def spoken(seconds: float) -> str:
     """A time for people."""
     minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    return (
+        f"{hours:.1f} h"
+        if hours >= 1
+        else f"{minutes:.0f} min"
+        if minutes >= 2
+        else f"{seconds:.0f} s"
+    )
 
 
 def _share(title: str, states: Sequence[Point | str | None]) -> Share:
@@ -81,7 +88,11 @@ def _share(title: str, states: Sequence[Point | str | None]) -> Share:
 def took(point: Point) -> float:
     """Seconds that a point took, healing included; a share of what several took together."""
     healing = point.healing or {}
-    parts = (*point.costs["seconds"].values(), healing.get("seconds"), healing.get("prepare_seconds"))
+    parts = (
+        *point.costs["seconds"].values(),
+        healing.get("seconds"),
+        healing.get("prepare_seconds"),
+    )
     return float(sum(part for part in parts if part is not None))
 
 

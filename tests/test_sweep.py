@@ -71,9 +71,7 @@ def results(tmp_path):
     return found
 
 
-def test_a_list_a_sweep_and_a_preset_give_the_same_records_to_the_bit(
-    tmp_path, models, tiny_tasks
-):
+def test_a_list_a_sweep_and_a_preset_give_the_same_records_to_the_bit(tmp_path, models, tiny_tasks):
     every = ("0", "0.125", "0.25", "0.5", "0.875")
     told = [tmp_path / name for name in ("list", "sweep", "preset")]
     for home in told:
@@ -153,9 +151,7 @@ def presets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets")
     (folder / "heal").mkdir()
     keys = "".join(f"{key.removeprefix('heal.').replace('=', ': ')}\n" for key in HEAL)
-    (folder / "heal" / "quick.yaml").write_text(
-        "defaults: [lora, _self_]\n" + keys + "rank: 2\n"
-    )
+    (folder / "heal" / "quick.yaml").write_text("defaults: [lora, _self_]\n" + keys + "rank: 2\n")
     return f"hydra.searchpath=[file://{folder}]"
 
 

@@ -23,6 +23,7 @@ from layerprune.paths import tree
 VERSION = 2
 """Raised whenever the scoring changes an answer by more than rounding."""
 
+
 class Answers:
     """The answers of cut models of one model."""
 

@@ -48,9 +48,7 @@ class Store:
         self.traceback(point.key).unlink(missing_ok=True)
         return path
 
-    def write_failure(
-        self, key: str, identity: dict[str, Any], why: str, error: Exception
-    ) -> None:
+    def write_failure(self, key: str, identity: dict[str, Any], why: str, error: Exception) -> None:
         """Keep why a point came to nothing, and where; both go once the point is done."""
         write_text(self.traceback(key), redacted("".join(traceback.format_exception(error))))
         content = {
