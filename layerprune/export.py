@@ -1,11 +1,14 @@
 """A point's model as a checkpoint of its own, which plain transformers loads."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from layerprune.errors import UserError
 from layerprune.files import creating_folder, write_json
 from layerprune.model.load import load
+from layerprune.model.precision import precision
 from layerprune.model.source import Source
 from layerprune.model.surgery import drop_layers
 from layerprune.record.point import Point
@@ -13,6 +16,12 @@ from layerprune.report.card import card
 
 MODEL = "model"
 """Folder of a point with its checkpoint."""
+
+SHARD = "5GB"
+"""The largest file of weights: a larger one is slow to move, and has to be had whole to be read."""
+
+UNKNOWN = ("_model_name_or_path", "unk_token_id")
+"""What a configuration that was read from a GGUF file says, and few of its classes know."""
 
 
 def export(source: Source, point: Point, folder: Path, curve: Sequence[Point] = ()) -> Path:
@@ -22,7 +31,7 @@ def export(source: Source, point: Point, folder: Path, curve: Sequence[Point] = 
     the layers are dropped, and what healing changed is merged into the weights. Raises `UserError`
     where that was not kept. `curve` are the points that the card shows beside this one.
     """
-    loaded = load(source, None, "cpu")
+    loaded = load(source, precision(source.folder), "cpu")
     model = drop_layers(loaded.model, point.plan["dropped"])
     if point.healing is not None and point.healing["steps"][-1]["step"] > 0:
         from layerprune.heal.keep import healed  # peft: only where it is used
@@ -34,8 +43,9 @@ def export(source: Source, point: Point, folder: Path, curve: Sequence[Point] = 
                 f"export=hf: what {point.healing['recipe']} changed was not kept in {folder}. "
                 "Remove that folder, and run this again with export=hf."
             ) from None
+    _forget_unknown(model.config)
     with creating_folder(folder / MODEL) as beside:
-        model.save_pretrained(beside)
+        model.save_pretrained(beside, max_shard_size=SHARD)
         loaded.tokenizer.save_pretrained(beside)
         write_json(
             beside / "layerprune.json",
@@ -50,3 +60,9 @@ def export(source: Source, point: Point, folder: Path, curve: Sequence[Point] = 
         )
         (beside / "README.md").write_text(card(point, curve), encoding="utf-8")
     return folder / MODEL
+
+
+def _forget_unknown(config: Any) -> None:
+    known = {field.name for field in dataclasses.fields(config)}
+    for name in set(UNKNOWN) - known:
+        vars(config).pop(name, None)

@@ -1,13 +1,18 @@
 """Nothing half-written, ever: write beside, then rename."""
 
+import fcntl
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+UNFINISHED = "unfinished"
+"""In the name of a folder that is being filled, or whose process was killed while it was."""
 
 
 @contextmanager
@@ -34,10 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
 def creating_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill; it becomes `path` when all went well.
 
-    If another process was faster, its folder stays and this one is dropped.
+    If another process was faster, its folder stays and this one is dropped. What processes that
+    were killed have left beside `path` is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    prefix = f".{path.name}-{UNFINISHED}-"
+    for remains in path.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unless_held(remains)
+    beside, lock = _held_folder(path.parent, prefix)
     try:
         yield beside
         for file in filter(Path.is_file, beside.rglob("*")):
@@ -51,6 +60,39 @@ def creating_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        os.close(lock)
+
+
+def _held_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder, and a lock on it that the system gives back when this process ends."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        # Until it is held, another process takes it for remains, and may hold or have removed it.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            if _held(lock) is not False and folder.is_dir():
+                return folder, lock
+            os.close(lock)
+
+
+def _remove_unless_held(folder: Path) -> None:
+    """Remove a folder that no process fills any more."""
+    with suppress(FileNotFoundError):
+        lock = os.open(folder, os.O_RDONLY)
+        if _held(lock):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _held(lock: int) -> bool | None:
+    """Whether the lock is this process's now; None where the file system has no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -174,3 +174,16 @@ def test_a_folder_that_fails_is_never_there(tmp_path):
             (beside / "file").write_text(content)
     assert (tmp_path / "model" / "file").read_text() == "first"
     assert [child.name for child in tmp_path.iterdir()] == ["model"]
+
+
+def test_remains_of_the_killed_go_and_what_others_fill_stays(tmp_path):
+    for name in (".model-unfinished-a", ".model-unfinished-b", ".model-2-unfinished-c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("")
+    with creating_folder(tmp_path / "model") as slow:
+        assert {child.name for child in tmp_path.iterdir()} == {slow.name, ".model-2-unfinished-c"}
+        with creating_folder(tmp_path / "model") as fast:
+            (fast / "file").write_text("fast")
+        (slow / "file").write_text("slow")
+    assert (tmp_path / "model" / "file").read_text() == "fast"
+    assert {child.name for child in tmp_path.iterdir()} == {"model", ".model-2-unfinished-c"}
