@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config.compose import conf_dir, explain, register, typed
+from layerprune.config.schema import TrackerConfig
 from layerprune.errors import PointFailed, UserError
 from layerprune.progress import console, say
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _studies: dict[Path, None] = {}
 """Studies that this process has worked on, in order; their reports are drawn at the end."""
+
+_trackers: dict[Path, TrackerConfig] = {}
+"""Where the studies are mirrored to: what the last job of each asked for."""
 
 _refused: list[UserError] = []
 """Jobs that could not begin. Raised through Hydra, each would bring a line of Hydra's own."""
@@ -46,6 +50,7 @@ def main() -> None:
             run()
         finally:
             _show_reports()
+            _mirror()
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error))
     except OSError as error:
@@ -66,6 +71,7 @@ def _job(composed: DictConfig) -> None:
     study = Path(composed.runtime.outputs) / composed.study
     try:
         config = typed(composed)
+        _trackers[study] = config.tracker
         with console.status("Loading PyTorch and lm-eval ..."):
             from layerprune import pipeline  # only now: `--help` is quick
         pipeline.run(config)
@@ -116,6 +122,15 @@ def _show_reports() -> None:
             show(draw(study))
         except UserError as error:  # it must not hide why the run ended
             say(f"No report: {error}")
+
+
+def _mirror() -> None:
+    """Bring what is recorded to Weights & Biases, points of earlier runs and other jobs too."""
+    for study in _studies:
+        if study in _trackers:
+            from layerprune.track import mirror
+
+            mirror(study, _trackers[study])
 
 
 def _stop(message: str, status: int = 2) -> NoReturn:

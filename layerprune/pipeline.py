@@ -34,7 +34,6 @@ from layerprune.record.identity import identity, order_identity, plain, point_ke
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
 from layerprune.record.store import Store
-from layerprune.record.track import track
 from layerprune.similarity.measure import TRY_DTYPE, measure
 from layerprune.similarity.profile import Profile, stored
 
@@ -124,10 +123,8 @@ def run(config: Config) -> list[Point]:
                 if advance is not None:
                     advance(1)
     done = [points[key] for key in keys if key in points]
-    if processes.first():
-        if config.export.format != "none":
-            _export(job, store, done)
-        track(config.tracker, store.folder, done, made=len(todo) > 0)
+    if processes.first() and config.export.format != "none":
+        _export(job, store, done)
     if failures:
         raise PointFailed("; ".join(failures))
     return done

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from wandb_file import read_runs
 
 from layerprune import app
 
@@ -159,3 +160,24 @@ def test_jobs_that_are_refused_do_not_stop_the_others(tmp_path, tiny_folder, tin
     assert "/no/such/model" in done.stderr
     assert "prune.fraction=1.2" in done.stderr
     assert len(list((tmp_path / "outputs" / "mixed" / "points").iterdir())) == 1
+
+
+def test_a_broken_tracker_loses_nothing(tmp_path, here, tiny_folder, tiny_tasks):
+    study = tmp_path / "outputs" / "tracked"
+    study.mkdir(parents=True)
+    (study / "wandb").write_text("a file where W&B wants a folder")
+    arguments = (
+        "study=tracked", "prune.fraction=0.5", "model=custom", f"model.path={tiny_folder}",
+        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
+        "data.calibration_sequences=8", "data.heldout_sequences=4", "prune=deepest",
+    )  # fmt: skip
+    status, stderr = here(*arguments)
+    assert status == 0
+    (line,) = (line for line in stderr.splitlines() if "Weights & Biases" in line)
+    assert "the records are whole" in line
+    assert len(list(study.glob("points/*/record.json"))) == 1
+    (study / "wandb").unlink()
+    status, stderr = here(*arguments)
+    assert status == 0
+    assert "Weights & Biases" not in stderr
+    assert sorted(run.job_type for run in read_runs(study / "wandb")) == ["curve", "point"]

@@ -20,6 +20,12 @@ BLOCK = 32 * 1024
 class Run:
     run_id: str = ""
     group: str = ""
+    job_type: str = ""
+    name: str = ""
+    project: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What was set beside the history."""
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[tuple[str, str]] = field(default_factory=list)
     """(name or pattern, its step metric)."""
@@ -32,16 +38,27 @@ def read_run(path: Path) -> Run:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.run_id, run.group = record.run.run_id, record.run.run_group
+            run.job_type, run.name = record.run.job_type, record.run.display_name
+            run.project = record.run.project
+            for item in record.run.config.update:
+                run.config[item.key] = json.loads(item.value_json)
+        elif kind == "summary":
+            for item in record.summary.update:
+                key = item.key or "/".join(item.nested_key)
+                run.summary[key] = json.loads(item.value_json)
         elif kind == "metric":
             run.metrics.append(
                 (record.metric.name or record.metric.glob_name, record.metric.step_metric)
             )
         elif kind == "history":
-            items = {
-                (item.key or "/".join(item.nested_key)): json.loads(item.value_json)
-                for item in record.history.item
-            }
-            run.history.append({k: v for k, v in items.items() if not k.startswith("_")})
+            row: dict[str, Any] = {}
+            for item in record.history.item:
+                *outer, last = item.nested_key or [item.key]
+                inner = row
+                for key in outer:
+                    inner = inner.setdefault(key, {})
+                inner[last] = json.loads(item.value_json)
+            run.history.append({k: v for k, v in row.items() if not k.startswith("_")})
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run
@@ -60,3 +77,8 @@ def _records(content: bytes) -> Iterator[Record]:
         if kind in (1, 4):
             yield Record.FromString(b"".join(parts))
             parts = []
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Every run that was written under `outputs/STUDY/wandb`."""
+    return [read_run(path) for path in sorted(folder.glob("*run-*/run-*.wandb"))]

@@ -11,6 +11,7 @@ from typing import Any
 
 from layerprune.files import write_json
 from layerprune.record.point import SCHEMA, ForeignRecord, Point
+from layerprune.redact import redacted
 from layerprune.similarity.profile import Profile
 
 
@@ -39,7 +40,10 @@ class Store:
     def write(self, point: Point) -> Path:
         """Write a point's record, whole or not at all; returns its path."""
         path = self._record(point.key)
-        write_json(path, point.to_json())
+        content = point.to_json()
+        # Neither is part of the key; what was typed on the command line may hold a token.
+        content |= redacted({name: content[name] for name in ("config", "provenance")})
+        write_json(path, content)
         self._failure(point.key).unlink(missing_ok=True)
         return path
 
@@ -50,8 +54,8 @@ class Store:
             "status": "failed",
             "key": key,
             "identity": identity,
-            "error": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "error": redacted(str(error)),
+            "traceback": redacted("".join(traceback.format_exception(error))),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(self._failure(key), content)

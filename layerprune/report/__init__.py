@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layerprune.report.curves import Curve, Task
     from layerprune.similarity.profile import Profile
 
-__all__ = ["Report", "draw", "show"]
+__all__ = ["Report", "draw", "read_entries", "read_profiles", "show"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def draw(study: Path) -> Report:
     if not study.is_dir():
         raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
     store = Store(study)
-    entries, skipped = _read(store)
+    entries, skipped = read_entries(store)
     if not entries:
         seen = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it has no points"
         raise UserError(f"{study} holds no record that can be read ({seen}).")
@@ -67,7 +67,7 @@ def draw(study: Path) -> Report:
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
-    profiles, lost = _profiles(store, entries)
+    profiles, lost = read_profiles(store, entries)
     figures = make_figures(curves, tasks, profiles)
     pictures = []
     with bar(f"{study.name} report", total=len(figures)) as advance:
@@ -122,7 +122,7 @@ def show(report: Report) -> None:
         console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
 
 
-def _read(store: "Store") -> tuple[list[Entry], list[str]]:
+def read_entries(store: "Store") -> tuple[list[Entry], list[str]]:
     """The points of a study, and a line for each record that is none."""
     entries: dict[str, Entry] = {}
     skipped = []
@@ -143,7 +143,7 @@ def _read(store: "Store") -> tuple[list[Entry], list[str]]:
     return list(entries.values()), skipped
 
 
-def _profiles(
+def read_profiles(
     store: "Store", entries: Iterable[Entry]
 ) -> "tuple[list[tuple[str, Profile]], list[str]]":
     """Each matrix of distances once, with its model's name, and a line for each that is lost."""

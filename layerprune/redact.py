@@ -1,0 +1,52 @@
+"""What nobody else should read, taken out of what is written: keys, tokens, passwords."""
+
+import os
+import re
+from typing import Any, TypeVar
+
+HIDDEN = "***"
+
+MIN_LENGTH = 12
+"""Values of the environment that are shorter are no secrets, but words that may stand anywhere."""
+
+_T = TypeVar("_T")
+
+_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD)$")
+"""Names of environment variables that hold secrets: WANDB_API_KEY, HF_TOKEN, ..."""
+
+_IN_TEXT = (
+    # scheme://user:password@host
+    (re.compile(r"(\b[A-Za-z][\w+.-]*://)[^/@\s]+@"), rf"\1{HIDDEN}@"),
+    # ...?token=VALUE&...
+    (
+        re.compile(r"(?i)([?&][\w.-]*(?:token|key|secret|password|signature|sig)=)[^&#\s'\"]+"),
+        rf"\1{HIDDEN}",
+    ),
+    # the hub's own form, wherever it stands
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), HIDDEN),
+)
+
+
+def redacted(content: _T) -> _T:
+    """`content`, plain data, without the secrets in its strings."""
+    secrets = {
+        value
+        for name, value in os.environ.items()
+        if _NAME.search(name.upper()) and len(value) >= MIN_LENGTH
+    }
+    cleaned: _T = _clean(content, secrets)
+    return cleaned
+
+
+def _clean(content: Any, secrets: set[str]) -> Any:
+    if isinstance(content, str):
+        for secret in secrets:
+            content = content.replace(secret, HIDDEN)
+        for pattern, instead in _IN_TEXT:
+            content = pattern.sub(instead, content)
+        return content
+    if isinstance(content, dict):
+        return {_clean(key, secrets): _clean(value, secrets) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_clean(value, secrets) for value in content]
+    return content

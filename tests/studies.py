@@ -1,0 +1,223 @@
+"""Synthetic points: what a run would leave on disk, without a run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layerprune.record.point import Point
+from layerprune.record.store import Store
+from layerprune.similarity.profile import Profile
+
+VOCABULARY = 49152
+
+
+def make_profile(
+    num_layers: int = 8, key: str = "abcabcabcabc", metric: str = "angular"
+) -> Profile:
+    """Distances that grow with the block and shrink with depth, with some ties."""
+    side = num_layers + 1
+    distances = [
+        [
+            round(abs(to - at) * (1.1 - at / side) / side / 2, 2) if at != to else 0.0
+            for to in range(side)
+        ]
+        for at in range(side)
+    ]
+    return Profile(key, {"metric": metric, "sequences": 4}, 4, distances)
+
+
+def make_healing(recipe: str, before: float, num_steps: int, share: float = 1.0) -> dict[str, Any]:
+    """A healing that takes the held-out loss towards 3, faster by some recipes than by others.
+
+    Its steps take 2.5 seconds for a whole model, and less for one of which a `share` stayed.
+    """
+    step = {"learning_rate": None, "loss": None, "seconds": None}
+    if recipe == "linear":
+        after = 3 + (before - 3) * 0.8
+        return {
+            "recipe": recipe,
+            "tokens": 16384,
+            "seconds": 4.0,
+            "trainable_parameters": 0,
+            "peak_memory_bytes": 2**30,
+            "heldout_before": before,
+            "heldout_after": after,
+            "steps": [
+                {**step, "step": 0, "heldout": before},
+                {**step, "step": 1, "heldout": after},
+            ],
+            "details": {"ridge": 0.01, "explained": 0.4321987},
+        }
+    speed = 1.0 if recipe == "lora" else 2.0
+    losses = [3 + (before - 3) * math.exp(-speed * at / num_steps) for at in range(num_steps + 1)]
+    every = max(1, num_steps // 3)
+    steps = [
+        {
+            "step": at,
+            # Its noise is made up, but the same each time.
+            "loss": loss + 0.2 * math.sin(7 * at * speed) if at else None,
+            "learning_rate": 3e-4 * (1 - at / num_steps) if at else None,
+            "seconds": 2.5 * share + at / 1000 if at else None,
+            "heldout": loss if at % every == 0 or at == num_steps else None,
+        }
+        for at, loss in enumerate(losses)
+    ]
+    return {
+        "recipe": recipe,
+        "tokens": num_steps * 2048,
+        "seconds": num_steps * 2.5,
+        "trainable_parameters": 4_423_680,
+        "peak_memory_bytes": round(3 * 2**30 * (0.25 + 0.75 * share)),
+        "heldout_before": before,
+        "heldout_after": losses[-1],
+        "steps": steps,
+        "details": {},
+    }
+
+
+@dataclass
+class Maker:
+    """Makes points and writes them as a study."""
+
+    study: Path
+    made: list[Point] = field(default_factory=list)
+
+    def point(
+        self,
+        dropped: Sequence[int] = (),
+        *,
+        model: str = "tiny",
+        strategy: str = "block",
+        heal: str = "none",
+        seed: int = 0,
+        num_layers: int = 8,
+        tasks: Sequence[str] = ("facts",),
+        subjects: Sequence[str] = ("capitals", "physics"),
+        questions: int = 20,
+        chance: float | None = 0.25,
+        limit: int | None = 20,
+        steps: int = 6,
+        write: bool = True,
+    ) -> Point:
+        """A point whose accuracy and loss get worse with every layer dropped, and heal in part."""
+        count = len(dropped)
+        speed = {"block": 1.0, "deepest": 3.0}.get(strategy, 2.0)
+        share = math.exp(-speed * count / num_layers)
+        cut = 3.0 + (1 - share) * 9
+        healing = None if heal == "none" else make_healing(heal, cut, steps, 1 - count / num_layers)
+        if healing is not None:
+            share += 0.4 * (1 - share)
+        scores = []
+        for task in tasks:
+            rights = [
+                round(questions * (0.25 + 0.5 * share) * (1 - 0.1 * (at % 7)))
+                for at in range(max(1, len(subjects)))  # a task without subjects is one itself
+            ]
+            total = questions * len(rights)
+            scores.append(self._score(task, None, sum(rights), total, chance))
+            scores += [
+                self._score(f"{task}_{subject}", task, right, questions, chance)
+                for subject, right in zip(subjects, rights, strict=False)
+            ]
+        nats = cut if healing is None else healing["heldout_after"]
+        identity = {
+            "schema": 1,
+            "seed": seed,
+            "model": {"fingerprint": f"weights of {model}", "dtype": "float32"},
+            "metric": "angular",
+            "prune": {"strategy": strategy, "count": count, "layers": None},
+            "heal": {"recipe": heal},
+            "eval": {
+                "tasks": sorted(tasks), "num_fewshot": None, "limit": limit, "include_path": None,
+            },
+            "data": {
+                "text": "0123456789ab",
+                "sequence_length": 128,
+                "calibration_sequences": 4,
+                "heldout_sequences": 16,
+            },
+        }  # fmt: skip
+        point = Point(
+            key=f"p{len(self.made):03d}-{strategy}-{count:02d}",
+            identity=identity,
+            config={"study": self.study.name},
+            model={
+                "name": model,
+                "family": "llama",
+                "num_layers": num_layers,
+                "parameters_kept": 1000 - count,
+            },
+            plan={
+                "strategy": strategy,
+                "metric": "angular",
+                "fraction_asked": count / num_layers,
+                "fraction": count / num_layers,
+                "num_layers": num_layers,
+                "dropped": list(dropped),
+                "kept": [layer for layer in range(num_layers) if layer not in dropped],
+                "score": None,
+                "reason": "made up",
+                "profile": "abcabcabcabc",
+            },
+            scores=scores,
+            loss={
+                "nats": nats,
+                "normalised": nats / math.log(VOCABULARY),
+                "stderr": 0.0625 + 0.01 * count,
+                "num_sequences": 16,
+            },
+            costs={"seconds": {"questions": 1.5, "heldout": 0.5}, "peak_memory_bytes": 10**9},
+            provenance={
+                "time": f"2025-01-01T00:00:{len(self.made) % 60:02d}+00:00",
+                "arguments": ["experiment=demo", "prune=block,deepest"],
+                "commit": "0" * 40,
+                "python": "3.11.7",
+                "platform": "Linux",
+                "cpus": 2,
+                "threads": 2,
+                "device": "cpu",
+                "versions": {"torch": "2.13.0", "wandb": None},
+            },
+            healing=healing,
+        )
+        self.made.append(point)
+        if write:
+            Store(self.study).write(point)
+        return point
+
+    def curve(
+        self, strategy: str = "block", counts: Sequence[int] = (0, 2, 4), **more: Any
+    ) -> None:
+        """A point for each number of layers."""
+        num_layers = more.get("num_layers", 8)
+        for count in counts:
+            last = num_layers - 1 if strategy == "deepest" else num_layers - 2
+            self.point(range(last - count, last), strategy=strategy, **more)
+
+    def profile(self, **more: Any) -> Profile:
+        """Keep a matrix of distances for the points."""
+        profile = make_profile(**more)
+        Store(self.study).write_profile(profile)
+        return profile
+
+    @staticmethod
+    def _score(
+        task: str, parent: str | None, right: int, total: int, chance: float | None
+    ) -> dict[str, Any]:
+        share = right / total
+        stderr = math.sqrt(share * (1 - share) / (total - 1))
+        return {
+            "task": task,
+            "parent": parent,
+            "measures": {
+                "acc": {"value": share, "stderr": stderr},
+                "acc_norm": {"value": share / 3, "stderr": None},
+            },
+            "num_samples": total,
+            "num_fewshot": 0,
+            "version": "1.0",
+            "chance": chance,
+            "correct": None,
+        }

@@ -1,0 +1,79 @@
+"""Workspaces, without a server: what would be sent is read back."""
+
+import json
+import sys
+
+import pytest
+from studies import Maker
+
+from layerprune.track.dashboard import main
+
+ARGUMENTS = ("--project", "layers", "--entity", "somebody")
+
+
+@pytest.fixture
+def maker(tmp_path):
+    maker = Maker(tmp_path / "study")
+    maker.profile()
+    return maker
+
+
+def test_a_workspace_by_what_a_study_holds(maker, tmp_path, capsys):
+    maker.curve(tasks=("facts", "boolq"))
+    maker.curve(counts=(2,), heal="lora")
+    file = tmp_path / "workspace.json"
+    assert main([str(maker.study), *ARGUMENTS, "--to", str(file)]) == 0
+    assert capsys.readouterr().err == ""
+    (workspace,) = json.loads(file.read_text())["workspaces"]
+    assert (workspace["name"], workspace["entity"]) == ("study: llama", "somebody")
+    section = workspace["spec"]["section"]
+    parts = section["panelBankConfig"]["sections"]
+    assert [part["name"] for part in parts] == [
+        "Curves: llama", "Before and after healing", "Distances between layers", "Speed and cost",
+        "Subjects",
+    ]  # fmt: skip
+    drawn = [panel["config"] for panel in parts[0]["panels"]]
+    assert [panel["metrics"] for panel in drawn] == [
+        ["facts/acc"], ["boolq/acc"], ["heldout/loss_normalised"],
+    ]  # fmt: skip
+    assert {panel["xAxis"] for panel in drawn} == {"fraction"}
+    (media,) = parts[2]["panels"]
+    assert media["config"]["mediaKeys"] == ["distances"]
+    filters = json.dumps(section["runSets"][0]["filters"])
+    assert all(word in filters for word in ("jobType", "curve", "study", "llama"))
+
+
+def test_it_comes_back_as_it_was(maker):
+    ws = pytest.importorskip("wandb_workspaces.workspaces")
+    from layerprune.track.dashboard import make_workspaces
+
+    maker.curve()
+    (workspace,) = make_workspaces(maker.study, "somebody", "layers")
+    again = ws.Workspace._from_model(workspace._to_model())
+    assert [section.name for section in again.sections] == [
+        section.name for section in workspace.sections
+    ]
+    assert [panel._to_model() for panel in again.sections[0].panels] == [
+        panel._to_model() for panel in workspace.sections[0].panels
+    ]
+
+
+def test_without_the_library_one_line_says_how_to_get_it(maker, tmp_path, capsys, monkeypatch):
+    maker.curve()
+    for name in ("wandb_workspaces", "wandb_workspaces.workspaces", "wandb_workspaces.reports",
+                 "wandb_workspaces.reports.v2"):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main([str(maker.study), *ARGUMENTS, "--to", str(tmp_path / "file.json")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "pip install 'layerprune[dashboards]'" in said
+
+
+def test_what_is_missing_is_one_line(maker, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    assert main([str(tmp_path / "none"), *ARGUMENTS]) == 2
+    maker.curve()
+    assert main([str(maker.study), "--project", "layers"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2
+    assert "--entity" in said
