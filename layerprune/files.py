@@ -52,6 +52,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
         for file in filter(Path.is_file, beside.rglob("*")):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
+            file.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read
         beside.chmod(0o777 & ~_umask())
         try:
             beside.rename(path)

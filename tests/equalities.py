@@ -143,6 +143,8 @@ def reload(model: Any, layers: Sequence[int], folder: Any) -> str:
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:
             return f"(c) {kind}: {sorted(map(str, report[kind]))[0]}"
+    if names := _new(model.config.to_dict(), cut.config.to_dict()):
+        return f"(c) config.json has what the whole model's has not: {names}"
     error = apart(logits(again.eval()), logits(cut))
     return f"(c) loaded logits differ by {error:.1e}" if error > CLOSE else ""
 
@@ -221,6 +223,17 @@ def _verdict(model: Any, cut: Sequence[int], folder: Any) -> str:
         return reload(model, cut, folder) or steps(model, cut) or cache(model, cut) or "equal"
     except UnsupportedArchitecture as error:
         return f"cannot be saved: {error}"
+
+
+def _new(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of fields that no configuration of the type has; layers' numbers are no names."""
+    names = []
+    for name, value in after.items():
+        if name not in before and not str(name).isdigit():
+            names.append(str(name))
+        elif isinstance(value, dict) and isinstance(before.get(name), dict):
+            names += [f"{name}.{part}" for part in _new(before[name], value)]
+    return names
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

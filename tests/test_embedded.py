@@ -105,14 +105,14 @@ def test_few_bits_cost_little_and_are_cut_and_asked_like_any_weights(held, tmp_p
     folder = locate(compose().model, CACHE).folder
     dense, cut = run(compose(
         "model=custom", f"model.path={folder}", f"model.quantization={held}",
-        "prune.fraction=[0,0.17]", "eval.limit=2", f"runtime.outputs={tmp_path}",
-        "tracker=disabled", "data.calibration_sequences=4", "data.heldout_sequences=2",
-        "data.sequence_length=64",
+        "prune.fraction=[0,0.17]", "eval.limit=1", f"runtime.outputs={tmp_path}",
+        "tracker=disabled", "data.calibration_sequences=2", "data.heldout_sequences=4",
+        "data.sequence_length=32",
     ))  # fmt: skip
     assert (dense.num_dropped, cut.num_dropped) == (0, 5)
     assert dense.model["parameters_kept"] == 134_515_008
-    assert dense.scores[0]["measures"]["acc"]["value"] > 0.6
-    assert dense.loss["normalised"] < 0.4
+    assert dense.scores[0]["measures"]["acc"]["value"] >= 0.5
+    assert dense.loss["normalised"] < 0.5
     assert dense.loss["nats"] < cut.loss["nats"] < dense.loss["nats"] + 2.5
 
 

@@ -182,9 +182,15 @@ class Scorer(HFLM):
     def _trees(self) -> bool:
         trees = takes_trees(self.model)
         if not trees:
+            held = getattr(self.model, "is_loaded_in_8bit", False)
+            why = (
+                "LLM.int8 rounds a token by the others that run with it"
+                if held
+                else "its decoder does not take a tree of tokens"
+            )
             say_once(
                 f"{self.model.config.model_type}: prompts run one by one and share layers alone, "
-                "since its decoder does not take a tree of tokens."
+                f"since {why}."
             )
         return trees
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from asked import PAIRS, SMALL, answers, close, requests
 from families import TINY
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -17,50 +18,19 @@ from layerprune.model.surgery import drop_layers
 from layerprune.paths.room import Room
 from layerprune.paths.tree import grow
 
-FLOAT32 = 7e-7
-"""Six steps of float32: a sum of -100 nats is not known to 1e-5."""
-
-SMALL = Room(tokens=64, waiting=256, logits=1000)
-SHOTS = "The following are questions.\n" + "Question: one?\nAnswer: one\n" * 2
-PAIRS = [
-    # A shared beginning with options of one token, ...
-    *((f"{SHOTS}Question: {word}?\nAnswer:", one) for word in ("a", "bcd", "b") for one in "AB"),
-    # ... another one with longer options, contexts of one length and of others, ...
-    *(
-        (f"Some other beginning, long enough. {word}", option)
-        for word in ("x", "y", "zz", "")
-        for option in (" yes", " no", "!", " a longer one")
-    ),
-    # ... and what shares nothing.
-    ("", "no context at all"),
-    ("one", "x"),
-    ("long " * 40, " and the end of it"),  # longer than the window below
-]  # fmt: skip
 PATHS = [
     tuple(layer for layer in range(8) if layer not in dropped)
     for dropped in ([], [7], [0], [3, 4], [4], [2, 3, 4, 5], [1, 5], [4, 5, 6], [0, 1, 2, 3, 4, 5])
 ]
 
 
-def requests(pairs):
-    return [Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)]
-
-
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_every_path_equals_hflm_on_the_cut_model(family):
-    model, tokenizer = tiny(family, vocab_size=259), byte_tokenizer()
+    model = tiny(family, vocab_size=259)
     before = [part.clone() for part in model.parameters()]
-    scorer = Scorer(model, tokenizer, room=SMALL, max_length=120, paths=PATHS)
-    for number, path in enumerate(PATHS):
-        cut = drop_layers(tiny(family, vocab_size=259), [at for at in range(8) if at not in path])
-        expected = HFLM(pretrained=cut, tokenizer=tokenizer, batch_size=1, max_length=120)
-        scorer.path = number
-        for (value, greedy), (wanted, wanted_greedy) in zip(
-            scorer.loglikelihood(requests(PAIRS)),
-            expected.loglikelihood(requests(PAIRS), disable_tqdm=True),
-            strict=True,
-        ):
-            assert value == pytest.approx(wanted, abs=1e-5, rel=FLOAT32)
+    for found, expected in answers(model, PATHS, PAIRS):
+        for (value, greedy), (wanted, wanted_greedy) in zip(found, expected, strict=True):
+            assert value == close(wanted)
             assert greedy == wanted_greedy
     assert len(decoder_stack(model).layers) == 8
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -280,4 +250,4 @@ def test_states_wider_or_narrower_than_embeddings():
             alone.loglikelihood(requests(PAIRS[:6]), disable_tqdm=True),
             strict=True,
         ):
-            assert value == pytest.approx(wanted, abs=1e-5, rel=FLOAT32)
+            assert value == close(wanted)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from architectures import TYPES, tiny_architecture
+from asked import FEW, answers, close
 from equalities import CUTS, causal, parts, verdicts
 
 from layerprune.model.refused import NOT_DECODERS, REFUSED
@@ -53,13 +54,28 @@ def test_others_are_refused_by_name_with_a_reason(name):
 def test_a_supported_type_holds_the_equalities_for_one_cut(name, tmp_path):
     model = tiny_architecture(name)
     assert not causal(model)
-    at = TYPES.index(name) % len(CUTS)
-    refused = TABLE[name][1]
-    possible = [*CUTS[at:], *CUTS[:at]]
-    cut = next(cut for cut in possible if str(cut) not in refused)
+    cut = possible(name, TYPES.index(name))[0]
     assert verdicts(model, tmp_path, [cut]) == {str(cut): "equal"}
     if name not in WHOLE:
         assert parts(model) in (("", "positions") if name in EVERYWHERE else ("",))
+
+
+def possible(name, vary):
+    """Cuts that the table does not call refused; which comes first depends on the type."""
+    at = vary % len(CUTS)
+    return [cut for cut in (*CUTS[at:], *CUTS[:at]) if str(cut) not in TABLE[name][1]]
+
+
+@pytest.mark.parametrize("name", [name for name in SUPPORTED if name not in LARGE])
+def test_a_supported_type_answers_as_lm_evals_own_backend_lets_it(name):
+    model = tiny_architecture(name, vocab_size=259)
+    paths = [
+        tuple(at for at in range(8) if at not in cut)
+        for cut in possible(name, TYPES.index(name) + 2)[:2]
+    ]
+    for found, expected in answers(model, paths, FEW):
+        for (value, greedy), (wanted, wanted_greedy) in zip(found, expected, strict=True):
+            assert (value, greedy) == (close(wanted), wanted_greedy)
 
 
 REFUSALS = [

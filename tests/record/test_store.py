@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from layerprune.config.schema import (
     Config,
@@ -187,3 +190,14 @@ def test_remains_of_the_killed_go_and_what_others_fill_stays(tmp_path):
         (slow / "file").write_text("slow")
     assert (tmp_path / "model" / "file").read_text() == "fast"
     assert {child.name for child in tmp_path.iterdir()} == {"model", ".model-2-unfinished-c"}
+
+
+def test_a_folder_and_its_files_are_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with creating_folder(tmp_path / "model") as beside:
+            save_file({"a": torch.zeros(1)}, beside / "a.safetensors")
+    finally:
+        os.umask(before)
+    modes = {each.name: oct(each.stat().st_mode & 0o777) for each in tmp_path.rglob("*")}
+    assert modes == {"model": "0o750", "a.safetensors": "0o640"}
