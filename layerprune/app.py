@@ -212,10 +212,10 @@ def _lost() -> list[str]:
                 folder = job.store.point_folder(key)
                 if folder not in lost and job.store.read(key) is None:
                     lost[folder] = job.store.failure(key) or (
-                        f"{folder} has no record: the process that was to make it ended early. "
-                        "The same command goes on where it was."
+                        "no record. The process that was to make it ended early: "
+                        "the same command goes on where it was."
                     )
-    return list(dict.fromkeys(lost.values()))
+    return [f"{folder.name}: {why}" for folder, why in lost.items()]
 
 
 def _show() -> None:
