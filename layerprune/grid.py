@@ -1,16 +1,24 @@
 """Hydra's own sweep over a grid, which looks at all jobs before the first one starts."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from layerprune.errors import UserError
+from layerprune.progress import say
 
 Plugins.instance()  # looks for plugins, which loads the module below anew: with another class
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
 class Grid(BasicSweeper):
@@ -38,7 +46,14 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs, and take what each of them returns."""
-        batches = super().sweep(arguments)
+        try:
+            batches = super().sweep(arguments)
+        except (UserError, HydraException, OmegaConfBaseException):
+            raise  # before anything was launched
+        except Exception as error:  # each launcher has its own; points without a record are told of
+            log.exception("The launcher failed.")
+            say(f"The launcher failed: {' '.join(str(error).split())[:300]}")
+            return []
         for job in (job for batch in batches for job in batch):
             Grid.hear(job.return_value)
         return batches

@@ -1,6 +1,4 @@
-"""One job, or several of one model, as a sentence: load, profile, plan, prune, heal, evaluate,
-record.
-"""
+"""Jobs of one model as a sentence: load, profile, plan, prune, heal, evaluate, record."""
 
 import logging
 import math

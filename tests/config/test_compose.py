@@ -1,6 +1,9 @@
 """Every choice composes; what is wrong is said in one line that names the key."""
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,7 +32,7 @@ def test_no_yaml_names_code_to_run():
 
 def test_groups_are_those_of_the_schema():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")} - {"experiment"}
-    assert groups == set(Config.__dataclass_fields__) - {"study", "seed"}
+    assert groups - {"launcher"} == set(Config.__dataclass_fields__) - {"study", "seed", "dry_run"}
 
 
 def test_a_fraction_is_a_number_or_a_list():
@@ -42,7 +45,7 @@ def test_a_fraction_is_a_number_or_a_list():
 
 def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
     assert compose("experiment=demo").study == "demo"
-    assert len(compose("experiment=demo").prune.fraction) == 16
+    assert len(compose("experiment=demo").prune.fraction) == 30
     assert compose("experiment=demo", "study=mine", "eval.limit=3").eval.limit == 3
 
 
@@ -118,7 +121,7 @@ def test_what_is_wrong_is_said_in_one_line(overrides, words):
 def test_defaults_live_in_the_schema_alone():
     """A YAML file that repeats a default would hide a later change of it."""
     for path in conf_dir().glob("*/*.yaml"):
-        if path.parent.name == "experiment":
+        if path.parent.name in {"experiment", "launcher"}:
             continue
         given = OmegaConf.to_container(OmegaConf.load(path)) or {}
         fields = Config.__dataclass_fields__[path.parent.name].type.__dataclass_fields__
@@ -127,3 +130,20 @@ def test_defaults_live_in_the_schema_alone():
             if fields[key].default == value and value not in (None, "???")
         }  # fmt: skip
         assert not repeated, (path, repeated)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [
+        ("here", "basic_launcher.BasicLauncher"),
+        ("joblib", "joblib_launcher.JoblibLauncher"),
+        ("submitit_local", "submitit_launcher.LocalLauncher"),
+        ("submitit_slurm", "submitit_launcher.SlurmLauncher"),
+    ],
+)
+def test_launchers_compose_and_change_no_point(launcher, plugin):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = hydra_compose("config", [f"launcher={launcher}"], return_hydra_config=True)
+    assert composed.hydra.launcher._target_.endswith(plugin)
+    assert compose(f"launcher={launcher}") == compose()
