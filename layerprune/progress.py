@@ -35,6 +35,9 @@ PLAIN_FROM_S = 2.0
 """Without a terminal, a bar that was done sooner than this, or stood inside another, is not
 mentioned at its end."""
 
+EARLY = 0.05
+"""Of a bar: what is left cannot be told from less."""
+
 _live: list[Progress] = []
 """The one display on a terminal, while any bar is open."""
 
@@ -105,7 +108,7 @@ def _plain_bar(title: str, total: int) -> Iterator[Advance]:
         nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - last >= PLAIN_EVERY_S and 0 < done < total:
+        if now - last >= PLAIN_EVERY_S and EARLY * total < done < total:
             last = now
             left = (now - started) * (total - done) / done
             beside = f" ({said})" if said else ""
