@@ -115,7 +115,7 @@ def _look(sweep: list[DictConfig]) -> list[int]:
     _run.jobs = dict(zip(map(job_key, sweep), jobs, strict=True))
     if any(job.config.dry_run for job in jobs):
         _show_grid(jobs)
-        return []
+        raise SystemExit(0)  # or Hydra would make the study's folder
     open_ = [number for number, job in enumerate(jobs) if not job.done]
     _announce(jobs)
     if open_:

@@ -120,6 +120,13 @@ def test_a_sweep_over_nothing_is_refused(tmp_path, models, tiny_tasks):
     assert not study(tmp_path).exists()
 
 
+def test_a_dry_run_prints_the_grid_and_makes_nothing(tmp_path, models, tiny_tasks):
+    done = sweep(tmp_path, models, tiny_tasks, "-m", "prune.fraction=0,0.5,0.51", "dry_run=true")
+    assert "4 points, 4 to do" in done.stdout
+    assert "one block by angular" in done.stdout
+    assert not study(tmp_path).exists()
+
+
 def test_one_failing_job_leaves_the_others_and_its_traceback(tmp_path, models, tiny_tasks):
     common = ("-m", "heal=full", *HEAL, "prune.fraction=0.25,0.5", "heal.max_grad_norm=1e30")
     done = sweep(
