@@ -23,7 +23,7 @@ OTHERS = (
     ("prune.fraction=0.25", "prune=greedy", "metric=perplexity"),
     ("prune.fraction=0.25", "heal=full", *TRAINING, "heal.learning_rate=1e-3"),
     ("prune.fraction=0.25", "heal=qlora", *TRAINING, "heal.rank=2"),
-    ("prune.fraction=0.25", "heal=seam", *TRAINING, "heal.sequences=8"),
+    ("prune.fraction=0.25", "heal=seam", *TRAINING, "heal.sequences=8", "heal.text_share=0.5"),
     ("prune.fraction=0.25", "heal=linear", "heal.sequences=64", "heal.sequence_length=32"),
     ("prune.fraction=0.25", "heal=lora", *TRAINING, "heal.rank=4", "seed=5", "runtime.threads=2"),
 )

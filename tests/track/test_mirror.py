@@ -137,7 +137,8 @@ def test_a_point_that_failed_is_a_run_that_failed(maker):
 
     maker.curve(counts=(0,))
     missing = maker.point([4, 5, 6], write=False)
-    Store(maker.study).write_failure(missing.key, missing.identity, PointFailed("not a number"))
+    why = "not a number"
+    Store(maker.study).write_failure(missing.key, missing.identity, why, PointFailed(why))
     mirror(maker.study, OFFLINE)
     points, (curve,) = read_back(maker.study)
     assert sorted(run.exit_code for run in points) == [0, 1]

@@ -90,7 +90,8 @@ def test_a_failed_point_is_a_failed_run_and_its_curve_is_not_whole(maker):
     maker.curve(counts=(0, 2))
     missing = maker.point([4, 5, 6], write=False)
     store = Store(maker.study)
-    store.write_failure(missing.key, missing.identity, PointFailed("the loss is not a number"))
+    why = "the loss is not a number"
+    store.write_failure(missing.key, missing.identity, why, PointFailed(why))
     runs = by_kind(maker.study)
     (failed,) = (run for run in runs["point"] if run.exit_code)
     assert failed.summary == {"failed": True, "error": "the loss is not a number"}
