@@ -1,14 +1,17 @@
 """Hydra's own sweep over a grid, which looks at all jobs before the first one starts."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import cache
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.errors import UserError
@@ -37,7 +40,7 @@ class Grid(BasicSweeper):
     ) -> list[list[list[str]]]:
         """Batches of jobs, each as its overrides."""
         (grid,) = BasicSweeper.split_arguments(overrides, None)
-        order = Grid.look([self._composed(each) for each in grid])
+        order = Grid.look(list(self._composed(grid)))
         jobs = [grid[number] for number in order]
         return list(self.split_overrides_to_chunks(jobs, max_batch_size)) if jobs else []
 
@@ -58,13 +61,42 @@ class Grid(BasicSweeper):
             Grid.hear(job.return_value)
         return batches
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
+    def _composed(self, grid: list[list[str]]) -> Iterator[DictConfig]:
+        """The configuration of each job, without Hydra's own.
+
+        Hydra takes an eighth of a second to compose one. Jobs that choose the same files differ in
+        values alone: these are set in copies of what was composed once.
+        """
         assert self.hydra_context is not None
         assert self.config is not None
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(composed):
-            del composed["hydra"]
-        return composed
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create()
+        is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        known: dict[tuple[str, ...], DictConfig] = {}
+        for overrides in grid:
+            values = {
+                given: parsed
+                for given, parsed in zip(overrides, parser.parse_overrides(overrides), strict=True)
+                if _sets_value(parsed) and not is_group(parsed.key_or_group)
+            }
+            chosen = tuple(given for given in overrides if given not in values)
+            if chosen not in known:
+                known[chosen] = loader.load_sweep_config(self.config, list(chosen))
+                with open_dict(known[chosen]):
+                    del known[chosen]["hydra"]
+            job = deepcopy(known[chosen])
+            for parsed in values.values():
+                OmegaConf.update(job, parsed.key_or_group, parsed.value(), merge=True)
+            yield job
+
+
+def _sets_value(override: Override) -> bool:
+    """Whether it may set a value of a composed configuration, and does no more."""
+    return (
+        override.type is OverrideType.CHANGE
+        and override.package is None
+        and not override.key_or_group.startswith("hydra.")
+    )
 
 
 PLUGIN = "hydra_plugins.layerprune.Grid"

@@ -1,0 +1,83 @@
+"""A sweep's jobs as `Grid` composes them, against Hydra's own composition of each."""
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from layerprune.config.compose import conf_dir
+from layerprune.grid import PLUGIN
+
+
+@pytest.fixture
+def grid():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        made = Plugins.instance().class_name_to_class[PLUGIN](max_batch_size=None)
+        made.config = loader.load_configuration(
+            "config", overrides=["hydra.verbose=false"], run_mode=RunMode.MULTIRUN
+        )
+        made.hydra_context = HydraContext(config_loader=loader, callbacks=None)
+        yield made
+
+
+def by_hydra(grid, overrides):
+    composed = grid.hydra_context.config_loader.load_sweep_config(grid.config, overrides)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+JOBS = [
+    ["prune.fraction=0.1", "seed=1"],
+    ["prune.fraction=[0,0.1,0.2]", "seed=1"],
+    ["seed=1", "prune.fraction=0.1"],
+    ["model=gpt2", "prune.fraction=0.1", "heal=lora", "heal.steps=7"],
+    ["model=gpt2", "prune.fraction=0.2", "heal=lora", "heal.rank=2"],
+    ["experiment=demo", "prune.strategy=deepest"],
+    ["prune.layers=[3,4]", "hydra.verbose=true", "eval.tasks=[boolq]"],
+    ["++study=other", "prune.layers=[1,2]"],
+    ["model=custom", "model.path='a,b=c [d]'", "tracker=disabled"],
+    ["model=custom", "model.path=${study}", "study=x"],
+]
+
+
+def test_jobs_are_those_that_hydra_composes(grid):
+    made = list(grid._composed(JOBS))
+    for overrides, composed in zip(JOBS, made, strict=True):
+        expected = by_hydra(grid, overrides)
+        assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected), overrides
+        assert OmegaConf.to_object(composed) == OmegaConf.to_object(expected)
+
+
+def test_files_are_read_once_for_jobs_that_choose_the_same(grid, monkeypatch):
+    loader = grid.hydra_context.config_loader
+    read = []
+    compose = loader.load_sweep_config
+    monkeypatch.setattr(
+        loader, "load_sweep_config", lambda *given: read.append(given[1]) or compose(*given)
+    )
+    jobs = [
+        [f"model={model}", f"prune.fraction={share}"]
+        for model in ("gpt2", "phi2")
+        for share in (0, 0.1, 0.2, 0.3)
+    ]
+    values = [each.prune.fraction for each in grid._composed(jobs)]
+    assert values == [0, 0.1, 0.2, 0.3] * 2
+    assert read == [["model=gpt2"], ["model=phi2"]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["seed=x"], ["no_such_key=1"], ["model=gtp2"], ["prune.no=1"], ["+runtime.outputs=x"]],
+)
+def test_what_hydra_refuses_is_refused(grid, overrides):
+    refusals = (HydraException, OmegaConfBaseException)
+    with pytest.raises(refusals):
+        by_hydra(grid, overrides)
+    with pytest.raises(refusals):
+        list(grid._composed([overrides]))
