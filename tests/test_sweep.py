@@ -210,11 +210,13 @@ def test_killed_and_started_again(tmp_path, models, tiny_tasks, presets, undistu
     assert results(tmp_path) == results(undisturbed)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_other_launchers_give_the_same(
     tmp_path, models, tiny_tasks, presets, undisturbed, launcher
 ):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    extra = launcher.partition("_")[0]
+    plugin = f"hydra_plugins.hydra_{extra}_launcher"
+    pytest.importorskip(plugin, reason=f"layerprune[{extra}] is not here")
     listed = [each.replace("fraction=", "fraction=[") + "]" if "fraction" in each else each
               for each in grid(presets)]  # fmt: skip
     sweep(tmp_path, models, tiny_tasks, *listed, f"launcher={launcher}")

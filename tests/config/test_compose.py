@@ -139,9 +139,14 @@ def test_defaults_live_in_the_schema_alone():
         ("joblib", "joblib_launcher.JoblibLauncher"),
         ("submitit_local", "submitit_launcher.LocalLauncher"),
         ("submitit_slurm", "submitit_launcher.SlurmLauncher"),
+        ("ray", "ray_launcher.RayLauncher"),
     ],
 )
 def test_launchers_compose_and_change_no_point(launcher, plugin):
+    if launcher == "ray":
+        pytest.importorskip(
+            "hydra_plugins.hydra_ray_launcher", reason="layerprune[ray] is not here"
+        )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = hydra_compose("config", [f"launcher={launcher}"], return_hydra_config=True)
