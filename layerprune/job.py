@@ -96,6 +96,11 @@ class Jobs:
         questions = self._once(config.eval, lambda: Questions(config.eval))
         text = self._once(config.data, lambda: read(config.data))
         source = self._once((config.model, cache), lambda: locate(config.model, cache))
+        if source.window is not None and config.data.sequence_length > source.window:
+            raise UserError(
+                f"data.sequence_length={config.data.sequence_length}: "
+                f"{source.name} reads {source.window} tokens at most."
+            )
         wanted, notes = targets(config.prune, source.num_layers)
         by_key = {
             point_key(_identity(config, source, text, questions, target)): target

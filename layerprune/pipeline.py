@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune import memory, processes
 from layerprune.config.schema import Config
@@ -21,7 +21,7 @@ from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.isolation import isolated
 from layerprune.job import Job, Jobs
-from layerprune.model.load import Loaded, load, torch_device
+from layerprune.model.load import Loaded, load, load_tokenizer, torch_device
 from layerprune.paths.room import Room
 from layerprune.paths.tree import Path
 from layerprune.plan import GREEDY, follow, make_plan
@@ -209,39 +209,38 @@ def _fail(
 
 
 class _Whole:
-    """A job's model before any cut, loaded when something needs it for the first time."""
+    """A job's model before any cut, loaded when something needs it for the first time.
+
+    A healed point whose distances are known needs the tokenizer alone.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
     @cached_property
     def loaded(self) -> Loaded:
-        config = self._job.config
-        model, runtime = config.model, config.runtime
-        loaded = load(
+        model, runtime = self._job.config.model, self._job.config.runtime
+        return load(
             self._job.source, model.dtype, runtime.device, model.quantization, runtime.device_map
         )
-        window = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        if window is not None and config.data.sequence_length > window:
-            raise UserError(
-                f"data.sequence_length={config.data.sequence_length}: "
-                f"{self._job.source.name} reads {window} tokens at most."
-            )
-        return loaded
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._job.source)
 
     @cached_property
     def heldout(self) -> Tensor:
         """Token sequences [S, T]."""
         data = self._job.config.data
         text = self._job.text.heldout
-        return cut(text, self.loaded.tokenizer, data.sequence_length, data.heldout_sequences)
+        return cut(text, self.tokenizer, data.sequence_length, data.heldout_sequences)
 
     @cached_property
     def calibration(self) -> Tensor:
         """Token sequences [S, T]."""
         data = self._job.config.data
         text = self._job.text.calibration
-        return cut(text, self.loaded.tokenizer, data.sequence_length, data.calibration_sequences)
+        return cut(text, self.tokenizer, data.sequence_length, data.calibration_sequences)
 
 
 def _plans(

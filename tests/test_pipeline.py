@@ -219,6 +219,27 @@ def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
     assert not {point.key for point in plain} & {point.key for point in points}
 
 
+def test_a_healed_point_of_known_distances_loads_one_model(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+):
+    run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
+
+    def loaded(*_):
+        raise AssertionError("the whole model is of no use to it")
+
+    monkeypatch.setattr(pipeline, "load", loaded)
+    (point,) = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25", "heal=linear")
+    assert point.healing is not None
+
+
+def test_sequences_longer_than_the_window_are_refused_before_a_weight_is_read(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "make", lambda _: pytest.fail("nothing may be made"))
+    with pytest.raises(UserError, match=r"sequence_length=513: tiny reads 512 tokens at most"):
+        run(tmp_path, tiny_folder, tiny_tasks, "data.sequence_length=513")
+
+
 def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_folder, tiny_tasks):
     training = (
         "heal=full", "heal.steps=4", "heal.batch_size=2", "heal.micro_batch_size=2",

@@ -2,6 +2,8 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -53,14 +55,13 @@ def load(
     Raises `UserError` where the files are no causal language model, or lack a weight.
     """
     place = torch_device(device)
-    expected = (Exception,) if source.own_code else LOADING
     settings: dict[str, Any] = {}
     if quantization:
         settings |= quantized.arguments(quantization, dtype or Dtype.float32, place)
     on_disk = Spread() if device_map else None
     if on_disk:
         settings |= on_disk.arguments
-    try:
+    with _translated(source):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value) if dtype else "auto",
@@ -70,20 +71,34 @@ def load(
             **settings,
         )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
         model = model.eval() if settings else model.eval().to(place)
-    except expected as error:
-        log.exception("Loading failed.")
-        reason = str(error).strip().split("\n")[0]
-        if isinstance(error, UnpicklingError):  # PyTorch's words advise to run it
-            reason = "beside weights it holds code, which is not run"
-        raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
+    tokenizer = load_tokenizer(source)
     _check_keys(source, report)
     if quantization:
         quantized.settle(model, quantization)
     if on_disk:
         on_disk.belongs_to(model)
     return Loaded(model, tokenizer)
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer in `source`. Raises `UserError` where there is none."""
+    with _translated(source):
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+
+
+@contextmanager
+def _translated(source: Source) -> Iterator[None]:
+    """What transformers raises where files are not what they should be, as `UserError`."""
+    expected = (Exception,) if source.own_code else LOADING
+    try:
+        yield
+    except expected as error:
+        log.exception("Loading failed.")
+        reason = str(error).strip().split("\n")[0]
+        if isinstance(error, UnpicklingError):  # PyTorch's words advise to run it
+            reason = "beside weights it holds code, which is not run"
+        raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
 
 
 def _check_keys(source: Source, report: dict[str, Any]) -> None:

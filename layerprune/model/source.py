@@ -25,6 +25,9 @@ MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 PICKLED = "pytorch_model*.bin"
 
+WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""What configurations call the number of tokens that a model reads."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -41,6 +44,8 @@ class Source:
     """Whether code from the folder is what runs: transformers does not know the model's type."""
     pickled: bool = False
     """Whether the weights are PyTorch's `*.bin`."""
+    window: int | None = None
+    """Tokens that the model reads at most, where `config.json` says so."""
 
 
 def locate(config: ModelConfig, cache: Path) -> Source:
@@ -87,6 +92,7 @@ def locate(config: ModelConfig, cache: Path) -> Source:
         ),
         own_code=own_code,
         pickled=pickled,
+        window=next((settings[name] for name in WINDOWS if settings.get(name)), None),
     )
 
 
