@@ -92,6 +92,11 @@ class Jobs:
         ):
             if name not in known:
                 raise UserError(f"{key}={name} is not known: choose one of {', '.join(known)}.")
+        if config.eval.speed.rounds and config.heal.recipe != "none":
+            raise UserError(
+                f"eval.speed.rounds={config.eval.speed.rounds} with heal={config.heal.recipe}: "
+                "healing changes no speed; measure it with heal=none."
+            )
         cache = Path(config.runtime.outputs) / "cache"
         questions = self._once(config.eval, lambda: Questions(config.eval))
         text = self._once(config.data, lambda: read(config.data))

@@ -19,6 +19,7 @@ from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
 from layerprune.evaluate.loss import heldout_loss
+from layerprune.evaluate.speed import Speed, speeds
 from layerprune.isolation import isolated
 from layerprune.job import Job, Jobs
 from layerprune.model.load import Loaded, load, load_tokenizer, torch_device
@@ -117,13 +118,18 @@ def _make_together(
     of_path: dict[Path, list[Planned]] = {}
     for each in planned:
         of_path.setdefault(each[1].kept, []).append(each)
+    try:
+        timed = _speeds(lead, loaded, list(of_path))
+    except Exception as error:
+        _give_up([wanted for wanted, _, _ in planned], error, outcome)
+        return
     memory.reset_peak(torch_device(lead.config.runtime.device))
     for path, result in _evaluations(lead, loaded, heldout_ST, list(of_path)):
         for wanted, plan, profile in of_path[path]:
             try:
                 if isinstance(result, Exception):
                     raise result
-                _write(wanted, _point(wanted, plan, profile, result, None))
+                _write(wanted, _point(wanted, plan, profile, result, speed=timed.get(path)))
             except Exception as error:
                 _fail(wanted, error, outcome, plan.dropped)
 
@@ -147,6 +153,12 @@ def _evaluations(
             return
 
 
+def _speeds(job: Job, loaded: Loaded, paths: Sequence[Path]) -> dict[Path, Speed]:
+    if not job.config.eval.speed.rounds:
+        return {}
+    return speeds(loaded.model, paths, job.config.eval.speed)
+
+
 def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcome) -> None:
     """Points with healing, one after another: each has a model of its own."""
     if not planned:
@@ -159,7 +171,7 @@ def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcom
                 healed = _heal(job, wanted, plan, heldout_ST)
                 if processes.first():
                     result = _ask_healed(job, wanted, healed.loaded, heldout_ST)
-                    _write(wanted, _point(wanted, plan, profile, result, healed.record))
+                    _write(wanted, _point(wanted, plan, profile, result, healing=healed.record))
             except Exception as error:
                 _fail(wanted, error, outcome, plan.dropped)
             finally:
@@ -328,7 +340,8 @@ def _point(
     plan: Plan,
     profile: Profile | None,
     result: Evaluation,
-    healing: dict[str, Any] | None,
+    healing: dict[str, Any] | None = None,
+    speed: Speed | None = None,
 ) -> Point:
     job, target = wanted.job, wanted.target
     source = job.source
@@ -367,4 +380,5 @@ def _point(
         },
         provenance=provenance(result.device, torch.get_num_threads()),
         healing=healing,
+        speed=None if speed is None else asdict(speed),
     )

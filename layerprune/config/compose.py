@@ -78,6 +78,9 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     """One line that says which key is wrong and what is allowed."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher":
+            extra = choice.partition("_")[0]
+            return f"launcher={choice} is not installed: pip install 'layerprune[{extra}]'."
         if group:
             return f"{group}={choice} is not known: choose one of {', '.join(error.options)}."
     cause = _cause(error, OmegaConfBaseException)

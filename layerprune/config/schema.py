@@ -287,6 +287,28 @@ class HealConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class SpeedConfig:
+    """How the speed of un-healed cut models is measured, each beside the whole model."""
+
+    rounds: int = 0
+    """Turns of each model that count; 0 measures no speed."""
+    batch_size: int = 1
+    """Sequences at once."""
+    prompt_tokens: int = 256
+    new_tokens: int = 33
+    """Written after each prompt; the first of them is counted with the prompt."""
+
+    def __post_init__(self) -> None:
+        for key, least in (
+            ("rounds", 0), ("batch_size", 1), ("prompt_tokens", 1), ("new_tokens", 2)
+        ):  # fmt: skip
+            if getattr(self, key) < least:
+                raise UserError(
+                    f"eval.speed.{key}={getattr(self, key)}: it must be at least {least}."
+                )
+
+
+@dataclass(kw_only=True, slots=True)
 class EvalConfig:
     """What the pruned model is asked."""
 
@@ -305,9 +327,10 @@ class EvalConfig:
     """A folder with copies of data sets of the hub, each in a folder named by its id, as in
     `FOLDER/cais/mmlu`: tasks read these, and the hub for all others. Records do not tell a copy
     from the original: it must be one."""
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
 
     def __post_init__(self) -> None:
-        if not self.tasks:
+        if not self.tasks and not self.speed.rounds:
             raise UserError("eval.tasks=[] is empty: name at least one lm-eval task.")
         for key, value, least in (
             ("eval.num_fewshot", self.num_fewshot, 0),

@@ -72,6 +72,8 @@ class Questions:
         """The scores of an lm-eval model on every task and group, in lm-eval's order."""
         from lm_eval.evaluator import evaluate
 
+        if not self._config.tasks:
+            return []
         self.load()
         _seed()
         for task in self._loaded["tasks"].values():
@@ -133,7 +135,7 @@ class Questions:
 
     def load(self) -> None:
         """Read the tasks' data, once. Raises `UserError` where it is not to be had."""
-        if self._loaded is not None:
+        if self._loaded is not None or not self._config.tasks:
             return
         names = list(self._config.tasks)
         _seed()

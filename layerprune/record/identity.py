@@ -40,6 +40,7 @@ def identity(
             "limit": config.eval.limit,
             "chat_template": config.eval.chat_template,
             "files": questions,
+            **({"speed": asdict(config.eval.speed)} if config.eval.speed.rounds else {}),
         },
         "data": {
             "text": text,

@@ -45,6 +45,10 @@ class Point:
     """What was done after the cut: recipe, tokens, seconds, trainable_parameters,
     heldout_before and heldout_after (nats), steps (step, loss, learning_rate, heldout), details.
     None if nothing was."""
+    speed: dict[str, Any] | None = None
+    """dense and pruned: prefill and decode (tokens per second), first_token_s, each median, low and
+    high; weight_bytes, peak_bytes, flops_per_token; prefill_ratio and decode_ratio to the dense
+    model in the same round; rounds, batch_size, prompt_tokens, new_tokens. None if not measured."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `record.json`."""
@@ -57,7 +61,8 @@ class Point:
             raise ForeignRecord("it is not a record of layerprune")
         if content["schema"] != SCHEMA:
             raise ForeignRecord(f"its schema is {content['schema']}, this version reads {SCHEMA}")
-        content = {"healing": None, **content}  # a record without it was not healed
+        # A record without these was not healed, or not timed.
+        content = {"healing": None, "speed": None, **content}
         names = cls.__dataclass_fields__
         missing = [name for name in names if name not in content]
         if missing:

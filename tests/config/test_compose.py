@@ -4,7 +4,7 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,6 +17,8 @@ def choices():
     """group=option for every YAML file but the ones that ask for a value."""
     needs = {"model=custom": "model.path=some/model", "data=files": "data.files=[a.txt]"}
     for path in sorted(conf_dir().glob("*/*.yaml")):
+        if path.parent.name == "launcher":  # some want a plugin: below
+            continue
         choice = f"{path.parent.name}={path.stem}"
         yield (choice, needs[choice]) if choice in needs else (choice,)
 
@@ -152,3 +154,18 @@ def test_launchers_compose_and_change_no_point(launcher, plugin):
         composed = hydra_compose("config", [f"launcher={launcher}"], return_hydra_config=True)
     assert composed.hydra.launcher._target_.endswith(plugin)
     assert compose(f"launcher={launcher}") == compose()
+
+
+def test_every_launcher_is_in_the_list_above():
+    (mark,) = test_launchers_compose_and_change_no_point.pytestmark
+    listed = {launcher for launcher, _ in mark.args[1]}
+    assert listed == {path.stem for path in conf_dir().glob("launcher/*.yaml")}
+
+
+def test_a_launcher_without_its_plugin_says_what_brings_it():
+    error = MissingConfigException(
+        message="", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"]
+    )
+    assert explain(error) == (
+        "launcher=submitit_slurm is not installed: pip install 'layerprune[submitit]'."
+    )

@@ -1,0 +1,186 @@
+"""How fast a model reads and writes, with some of its layers and with all of them.
+
+Letters: B sequences, T tokens of a prompt.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import PreTrainedModel
+
+from layerprune import memory
+from layerprune.config.schema import SpeedConfig
+from layerprune.model.stack import decoder_stack
+from layerprune.model.surgery import dropped
+from layerprune.paths.tree import Path
+from layerprune.progress import bar
+
+Shape = Sequence[int]
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    """Operations of attention, whose keys and values several heads may share."""
+    heads = query[1]
+    return int(sdpa_flop_count(query, [key[0], heads, *key[2:]], [value[0], heads, *value[2:]]))
+
+
+ON_A_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""Attention has a name there that PyTorch's counter does not know."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number that was measured several times."""
+
+    median: float
+    low: float
+    high: float
+    """The least and the greatest."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model takes."""
+
+    prefill: Spread
+    """Tokens of prompts read per second."""
+    decode: Spread
+    """Tokens written per second, after the first of each sequence."""
+    first_token_s: Spread
+    """Seconds from a prompt to its first token."""
+    weight_bytes: int
+    """Of parameters and buffers, shared ones once."""
+    peak_bytes: int
+    """The most that the model alone would have taken: its weights, and what came above them."""
+    flops_per_token: float
+    """Of a prompt that is read, counted operation by operation."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A cut model beside the whole one, measured in turns in the same rounds."""
+
+    dense: Measured
+    pruned: Measured
+    prefill_ratio: Spread
+    """Times as fast as the whole model in the same round."""
+    decode_ratio: Spread
+    rounds: int
+    batch_size: int
+    prompt_tokens: int
+    new_tokens: int
+
+
+def speeds(model: PreTrainedModel, paths: Sequence[Path], config: SpeedConfig) -> dict[Path, Speed]:
+    """The speed of each cut model that keeps the layers of a path, beside that of the whole.
+
+    In each round every model has its turn, the whole one among them: what slows the machine for a
+    while slows them all, and ratios within a round hold. The first round warms up and counts for
+    nothing. Generation is greedy, by transformers' own `generate`, with its cache; prompts are
+    random tokens, since time does not depend on which.
+    """
+    num_layers = len(decoder_stack(model).layers)
+    whole = tuple(range(num_layers))
+    models = list(dict.fromkeys((whole, *paths)))
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    shape = config.batch_size, config.prompt_tokens
+    ids_BT = torch.randint(vocabulary, shape, generator=generator).to(model.device)
+    rounds: dict[Path, list[tuple[float, float]]] = {path: [] for path in models}
+    costs: dict[Path, tuple[int, int, float]] = {}
+    with bar("speed", total=(config.rounds + 1) * len(models)) as advance:
+        for number in range(config.rounds + 1):
+            for path in models:
+                with dropped(model, [layer for layer in whole if layer not in path]):
+                    if number == 0:
+                        costs[path] = _costs(model, ids_BT, config.new_tokens)
+                    else:
+                        rounds[path].append(_times(model, ids_BT, config.new_tokens))
+                advance(1)
+    measured = {path: _measured(rounds[path], costs[path], config) for path in models}
+    return {
+        path: Speed(
+            dense=measured[whole],
+            pruned=measured[path],
+            prefill_ratio=_ratio(rounds[whole], rounds[path], 0),
+            decode_ratio=_ratio(rounds[whole], rounds[path], 1),
+            rounds=config.rounds,
+            batch_size=config.batch_size,
+            prompt_tokens=config.prompt_tokens,
+            new_tokens=config.new_tokens,
+        )
+        for path in dict.fromkeys(paths)
+    }
+
+
+def _times(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+    """Seconds to the first token, and seconds for all tokens after it."""
+    first = _generate(model, ids_BT, 1)
+    return first, max(_generate(model, ids_BT, new_tokens) - first, 1e-9)
+
+
+def _generate(model: PreTrainedModel, ids_BT: torch.Tensor, count: int) -> float:
+    """Seconds for `count` new tokens of each sequence."""
+    _wait(model)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model.generate(  # type: ignore[operator] # of a mixin
+            input_ids=ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            min_new_tokens=count,
+            max_new_tokens=count,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    _wait(model)
+    return time.perf_counter() - started
+
+
+def _wait(model: PreTrainedModel) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> tuple[int, int, float]:
+    """Bytes of weights, bytes at the most, and operations for each token that is read."""
+    weights = {
+        tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())
+    }
+    with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counter:
+        _generate(model, ids_BT, 1)
+    memory.reset_peak(model.device)
+    before = memory.peak(model.device)
+    _generate(model, ids_BT, new_tokens)
+    above = max(0, memory.peak(model.device) - before)
+    size = sum(weights.values())
+    return size, size + above, counter.get_total_flops() / ids_BT.numel()
+
+
+def _measured(
+    rounds: Sequence[tuple[float, float]], costs: tuple[int, int, float], config: SpeedConfig
+) -> Measured:
+    size, peak, flops = costs
+    read = config.batch_size * config.prompt_tokens
+    written = config.batch_size * (config.new_tokens - 1)
+    return Measured(
+        prefill=_spread([read / first for first, _ in rounds]),
+        decode=_spread([written / rest for _, rest in rounds]),
+        first_token_s=_spread([first for first, _ in rounds]),
+        weight_bytes=size,
+        peak_bytes=peak,
+        flops_per_token=flops,
+    )
+
+
+def _ratio(
+    whole: Sequence[tuple[float, float]], cut: Sequence[tuple[float, float]], which: int
+) -> Spread:
+    return _spread([a[which] / b[which] for a, b in zip(whole, cut, strict=True)])
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))

@@ -1,0 +1,90 @@
+"""Speed: what is counted against what can be worked out, what is timed by its arithmetic."""
+
+import pytest
+import torch
+
+from layerprune import pipeline
+from layerprune.config.compose import compose
+from layerprune.config.schema import SpeedConfig
+from layerprune.errors import UserError
+from layerprune.evaluate import speed
+from layerprune.job import Jobs
+from layerprune.model.surgery import drop_layers
+
+CONFIG = SpeedConfig(rounds=3, batch_size=2, prompt_tokens=16, new_tokens=5)
+WHOLE = tuple(range(8))
+
+
+def test_bytes_and_operations_are_those_of_the_cut_model(tiny_llama):
+    found = speed.speeds(tiny_llama, [(0, 1, 2, 6, 7), WHOLE], CONFIG)
+    assert list(found) == [(0, 1, 2, 6, 7), WHOLE]
+    assert found[WHOLE].pruned == found[WHOLE].dense
+    assert len(tiny_llama.model.layers) == 8
+    for path, each in found.items():
+        linear = sum(
+            part.weight.numel()
+            for at in path
+            for part in tiny_llama.model.layers[at].modules()
+            if isinstance(part, torch.nn.Linear)
+        )
+        attended = 2 * tiny_llama.config.hidden_size * CONFIG.prompt_tokens * len(path)
+        head = tiny_llama.lm_head.weight.numel() / CONFIG.prompt_tokens  # at the last token alone
+        expected = 2 * (linear + attended + head)
+        assert each.pruned.flops_per_token == pytest.approx(expected, rel=1e-6)
+    cut = drop_layers(tiny_llama, [3, 4, 5])
+    held = sum(each.nbytes for each in (*cut.parameters(), *cut.buffers()))
+    assert found[0, 1, 2, 6, 7].pruned.weight_bytes == held
+    assert found[0, 1, 2, 6, 7].pruned.peak_bytes >= held
+
+
+def test_numbers_are_medians_of_rounds_and_ratios_hold_within_a_round(tiny_llama, monkeypatch):
+    # The machine is twice as slow in the second round that counts, and the fourth turn warms up.
+    seconds = {8: 4.0, 6: 3.0}
+    slow = {"turn": 0}
+
+    def times(model, ids_BT, new_tokens):
+        assert tuple(ids_BT.shape) == (2, 16)
+        factor = (1, 2, 1)[slow["turn"] // 2]
+        slow["turn"] += 1
+        first = factor * seconds[len(model.model.layers)]
+        return first, first / 2
+
+    monkeypatch.setattr(speed, "_times", times)
+    monkeypatch.setattr(speed, "_costs", lambda *_: (1, 2, 3.0))
+    (found,) = speed.speeds(tiny_llama, [(0, 1, 2, 3, 4, 5)], CONFIG).values()
+    assert found.dense.first_token_s == speed.Spread(4, 4, 8)
+    assert found.dense.prefill == speed.Spread(2 * 16 / 4, 2 * 16 / 8, 2 * 16 / 4)
+    assert found.pruned.decode == speed.Spread(2 * 4 / 1.5, 2 * 4 / 3, 2 * 4 / 1.5)
+    assert found.prefill_ratio == found.decode_ratio == speed.Spread(4 / 3, 4 / 3, 4 / 3)
+
+
+def test_a_point_with_speed_and_no_question(tmp_path, tiny_folder):
+    overrides = [
+        "model=custom", f"model.path={tiny_folder}", "data.sequence_length=32",
+        "data.calibration_sequences=4", "data.heldout_sequences=4", "eval=speed",
+        "eval.speed.rounds=1", "eval.speed.prompt_tokens=8", "eval.speed.new_tokens=2",
+        f"runtime.outputs={tmp_path}", "prune.fraction=[0,0.25]",
+    ]  # fmt: skip
+    dense, cut = pipeline.run(compose(*overrides))
+    assert dense.scores == []
+    assert dense.speed["decode_ratio"]["median"] == 1
+    assert cut.speed["dense"] == dense.speed["dense"]
+    assert cut.speed["pruned"]["weight_bytes"] < cut.speed["dense"]["weight_bytes"]
+    with pytest.raises(UserError, match=r"eval\.speed\.rounds=5 with heal=lora"):
+        Jobs().prepare(compose(*overrides, "eval.speed.rounds=5", "heal=lora"))
+    for wrong in ("new_tokens=1", "batch_size=0", "rounds=-1"):
+        with pytest.raises(UserError, match=wrong):
+            compose(*overrides, f"eval.speed.{wrong}")
+
+
+def test_points_without_speed_keep_their_keys(tmp_path, tiny_folder, tiny_tasks):
+    overrides = [
+        "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
+        f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path}",
+    ]  # fmt: skip
+    keys = [
+        set(Jobs().prepare(compose(*overrides, *more)).targets)
+        for more in ([], ["eval.speed.batch_size=4"], ["eval.speed.rounds=1"])
+    ]
+    assert keys[0] == keys[1]
+    assert not keys[0] & keys[2]
