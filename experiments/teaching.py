@@ -1,0 +1,189 @@
+"""Trains small decoders from scratch on what the embedded questions ask and on embedded prose.
+
+    python experiments/teaching.py [gpt2] [qwen3] [gemma3] [--outputs outputs] [--steps 800]
+
+They are for teaching and for trying things on a laptop: families of twelve layers and at most ten
+million parameters, with a tokenizer of their own, whose curves can be laid beside one another in
+minutes. Each sees the very questions that it is asked later, with their right answers, so its
+accuracy says what it can lose, and nothing of how well it would do elsewhere. A model that is there
+already is not trained again: `model=teaching_gpt2`, `teaching_qwen3`, `teaching_gemma3` take them
+from OUTPUTS/cache/teaching. Each takes some eight minutes on two idle cores.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before PyTorch is there: threads that spin while they wait slow a busy machine down (app.py).
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from layerprune.config.schema import DataConfig
+from layerprune.data.text import read
+from layerprune.evaluate.harness import OWN_TASKS
+from layerprune.files import creating_folder
+from layerprune.progress import bar, say
+
+VOCABULARY = 4096
+WINDOW = 256
+"""Tokens that a model reads."""
+LAYERS = 12
+BATCH, LENGTH = 16, 128
+"""Sequences in a step, and their tokens."""
+RATE = 2e-3
+WARMUP = 50
+FACTS_SHARE = 0.5
+"""Of the tokens of a step that are questions and answers; the others are prose."""
+SUBJECTS = (
+    "capitals", "cities", "continents", "elements", "languages", "state_capitals", "state_codes",
+    "us_cities",
+)  # fmt: skip
+END, PAD = "<end>", "<pad>"
+
+SHAPES: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_positions=WINDOW, n_embd=192, n_layer=LAYERS, n_head=6,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    ),
+    "qwen3": Qwen3Config(
+        vocab_size=VOCABULARY, max_position_embeddings=WINDOW, hidden_size=192,
+        intermediate_size=512, num_hidden_layers=LAYERS, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=32, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+    ),
+    "gemma3": Gemma3TextConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=WINDOW, hidden_size=192,
+        intermediate_size=512, num_hidden_layers=LAYERS, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=32, query_pre_attn_scalar=32, sliding_window=64,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Train what is asked for and is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("families", nargs="*", choices=[[], *SHAPES], help="all if none is named")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
+    parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} x {LENGTH} tokens")
+    options = parser.parse_args()
+    for family in options.families or SHAPES:
+        folder = options.outputs / "cache" / "teaching" / family
+        if (folder / "model.safetensors").is_file():
+            say(f"{folder} is there already.")
+            continue
+        teach(family, folder, options.steps)
+
+
+def teach(family: str, folder: Path, steps: int) -> None:
+    """Train a model of a family for so many steps, and write it into `folder`, whole."""
+    torch.manual_seed(0)
+    facts, prose = _facts(), _prose()
+    tokenizer = _tokenizer([*facts, *prose])
+    model = AutoModelForCausalLM.from_config(SHAPES[family], dtype=torch.float32)
+    say(f"teaching {family}: {model.num_parameters() / 1e6:.1f}M parameters, {len(facts)} facts")
+    _train(family, model, _batches(tokenizer, facts, prose), steps)
+    with creating_folder(folder) as beside:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+    say(f"{folder}: written")
+
+
+def _train(family: str, model: PreTrainedModel, batches: Iterator[Tensor], steps: int) -> None:
+    """Steps of AdamW; the rate rises for a while and falls to nothing as a cosine."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    model.train()
+    with bar(f"teach {family}", total=steps) as advance:
+        for step in range(steps):
+            rate = RATE * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            ids_BT = next(batches)
+            loss = model(input_ids=ids_BT, labels=ids_BT).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            advance(1, f"loss {loss.item():.2f}")
+    model.eval()
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, facts: list[str], prose: list[str]
+) -> Iterator[Tensor]:
+    """Token sequences [BATCH, LENGTH], for ever: some of facts, the others of prose."""
+    rng = random.Random(0)
+    streams = [_stream(tokenizer, texts, rng) for texts in (facts, prose)]
+    num_facts = round(FACTS_SHARE * BATCH)
+    while True:
+        rows = [
+            [next(streams[0 if row < num_facts else 1]) for _ in range(LENGTH)]
+            for row in range(BATCH)
+        ]
+        yield torch.tensor(rows)
+
+
+def _stream(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], rng: random.Random
+) -> Iterator[int]:
+    """All tokens of the texts, each text ended, in another order every time."""
+    ended = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in texts]
+    while True:
+        rng.shuffle(ended)
+        for ids in ended:
+            yield from ids
+
+
+def _facts() -> list[str]:
+    """Each question that is asked later, in lm-eval's form, with its right answer."""
+    found = []
+    for subject in SUBJECTS:
+        lines = (OWN_TASKS / "facts" / "data" / "test" / f"{subject}.jsonl").read_text("utf-8")
+        for row in map(json.loads, lines.splitlines()):
+            found.append(f"Question: {row['question']}\nAnswer: {row['choices'][row['answer']]}")
+    return found
+
+
+def _prose() -> list[str]:
+    """The embedded prose but for the part that losses are measured on."""
+    text = read(DataConfig())
+    return [*text.healing, *text.calibration]
+
+
+def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level pairs, learned from the same texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=PAD,
+        model_max_length=WINDOW,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The teaching models: written whole, and taken by name like any other."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from layerprune.config.compose import compose
+from layerprune.evaluate.harness import Questions
+from layerprune.model.source import locate
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+@pytest.fixture
+def teaching(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import teaching
+
+    monkeypatch.setattr(teaching, "BATCH", 2)
+    monkeypatch.setattr(teaching, "LENGTH", 16)
+    return teaching
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
+def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monkeypatch):
+    argv = ["teaching.py", family, "--steps", "2", "--outputs", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    teaching.main()
+    config = compose(f"model=teaching_{family}", f"runtime.outputs={tmp_path}")
+    source = locate(config.model, tmp_path / "cache")
+    assert source.num_layers == 12
+    model = AutoModelForCausalLM.from_pretrained(source.folder)
+    assert model.num_parameters() <= 10_000_000
+    tokenizer = AutoTokenizer.from_pretrained(source.folder)
+    text = "Question: What is the capital of C\u00f4te d'Ivoire?\nAnswer: Yamoussoukro"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    monkeypatch.setattr(teaching, "teach", lambda *_: pytest.fail("it is there already"))
+    teaching.main()
+
+
+def test_facts_are_the_questions_that_are_asked_later(teaching):
+    questions = Questions(compose().eval)
+    questions.load()
+    asked = {
+        task.doc_to_text(doc) + " " + doc["choices"][task.doc_to_target(doc)]
+        for task in questions._loaded["tasks"].values()
+        for doc in task.eval_docs
+    }
+    assert set(teaching._facts()) == asked
