@@ -231,7 +231,7 @@ def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
 def _figure(
     name: str, title: str, caption: str, spoken: str, chart: alt.TopLevelMixin, panel: int = 0
 ) -> Figure:
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=False)
     spec["config"] = style.config()
     spec["description"] = spoken
     return Figure(name, title, caption, spoken, spec, panel)
