@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="print what differs beyond noise between the points that two studies both have",
     )
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     trouble: list[str] = []
     if asked.compare:
         if len(asked.study) != 2:

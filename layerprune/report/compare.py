@@ -75,9 +75,7 @@ class Compared:
         points = f"{self.num_both:,} point{'' if self.num_both == 1 else 's'} that both have"
         losses = f"losses differ by {max(map(abs, self._losses)):.4f} nats at most"
         if not told:
-            return (
-                f"Of the {points} it cannot be told what is noise, without each answer; {losses}."
-            )
+            return f"Without single answers, noise cannot be told at the {points}; {losses}."
         same = all(each.compared and each.compared.only_first == each.compared.only_second == 0
                    for each in told)  # fmt: skip
         if same:

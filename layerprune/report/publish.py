@@ -13,6 +13,16 @@ from layerprune.report.falls import RETAINED, Fallen
 from layerprune.report.rows import HEADER, Row
 from layerprune.report.statistics import Estimate
 
+CRITICAL_HEADER = (
+    "model", "strategy", "metric", "heal", "seeds", "curve", "task", "questions", "points",
+    "farthest", "dense", "dense_low", "dense_high", "chance", "majority",
+    *(f"{name}{end}"
+      for name in ("critical", "sharpness", *(f"left_{100 * at:.0f}" for at in RETAINED))
+      for end in ("", "_low", "_high")),
+    "why",
+)  # fmt: skip
+"""Of `critical.csv`. `farthest` is the greatest fraction measured."""
+
 COLUMNS = (
     "model", "strategy", "metric", "heal", "seeds", "task", "questions", "points", "dense",
     "chance", "majority", "critical", "sharpness", *(f"left at {at:.0%}" for at in RETAINED),
@@ -36,10 +46,9 @@ def critical_csv(falls: Sequence[Fallen]) -> str:
     A fraction beyond the last point is `inf`, and so is the end of an interval there.
     """
     out = io.StringIO()
-    rows = [dict(_numbers(fallen)) for fallen in falls]
-    writer = csv.DictWriter(out, rows[0] if rows else ["model"], lineterminator="\n")
+    writer = csv.DictWriter(out, CRITICAL_HEADER, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(dict(_numbers(fallen)) for fallen in falls)
     return out.getvalue()
 
 
