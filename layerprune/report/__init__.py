@@ -1,5 +1,6 @@
 """Records on disk as tables, curves and one page: a view that can be made again at any time."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from layerprune.similarity.profile import Profile
 
 __all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show", "write"]
+
+MOST_PIXELS = 8_000_000
+"""Of a PNG: a study of many curves has pictures that take seconds, and megabytes, to be finer."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def write(report: Report) -> Report:
 
     # Only now: these bring the libraries that draw.
     import vl_convert
+    from altair.utils.schemapi import debug_mode
 
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
@@ -125,7 +130,10 @@ def write(report: Report) -> Report:
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
-    figures = make_figures(curves, tasks, report.profiles)
+    # Altair checks every value against a schema, which takes long for thousands of points. The
+    # tests let it.
+    with debug_mode(False):
+        figures = make_figures(curves, tasks, report.profiles)
     pictures = []
     with bar(f"{study.name} report", total=len(figures)) as advance:
         for figure in figures:
@@ -134,7 +142,7 @@ def write(report: Report) -> Report:
             path = study / "figures" / f"{figure.name}.svg"
             write_text(path, svg)
             with replacing(path.with_suffix(".png")) as beside:
-                beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
+                beside.write_bytes(vl_convert.svg_to_png(svg, scale=_scale(svg)))
             written += [path, path.with_suffix(".png")]
             advance(1)
     page = make_page(
@@ -184,6 +192,13 @@ def show(report: Report, text_curves: bool = False) -> None:
             continue
         both = path.with_suffix("") in pngs
         console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
+
+
+def _scale(svg: str) -> int:
+    """How many pixels of a PNG are one of the picture: two, or one of a huge picture."""
+    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    assert size is not None
+    return 2 if 4 * float(size[1]) * float(size[2]) <= MOST_PIXELS else 1
 
 
 def read_entries(store: "Store") -> tuple[list[Entry], list[str]]:

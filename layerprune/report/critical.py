@@ -22,6 +22,9 @@ MEANING = (
     f"[ ]: {LEVEL:.0%} intervals over questions"
 )
 
+ENOUGH_SEEDS = 10
+"""With fewer, an interval over seeds holds the truth less often than it is meant to."""
+
 
 @dataclass(frozen=True)
 class Critical:
@@ -141,11 +144,12 @@ def _note(falls: Sequence[Fallen]) -> str:
         said.append("No [ ]: the records lack single answers, or the accuracy is not their mean.")
     if any(fallen.fall is not None and math.isinf(fallen.fall.critical.value) for fallen in falls):
         said.append(">: beyond the last point.")
-    if any(fallen.num_seeds > 1 for fallen in falls):
-        said += [
-            f"{fallen.name}: the mean of {fallen.num_seeds} seeds." for fallen in falls
-            if fallen.num_seeds > 1
-        ]  # fmt: skip
+    said += [
+        f"{fallen.name}: the mean of {fallen.num_seeds} seeds"
+        f"{'' if fallen.num_seeds >= ENOUGH_SEEDS else ', too few for a full interval'}."
+        for fallen in falls
+        if fallen.num_seeds > 1
+    ]
     said += [f"{fallen.name} on {fallen.task}: {fallen.why}." for fallen in falls if fallen.why]
     return " ".join(dict.fromkeys(said))
 

@@ -203,10 +203,14 @@ def resampled(marks_SPQ: Marks) -> Floats:
     """The accuracies of P points on `RESAMPLES` draws of the questions, and of the repeats: [B, P].
 
     A draw takes as many questions as there are, with replacement, the same ones for all points and
-    repeats.
+    repeats. Of the repeats it takes one less than there are: a few of them, drawn as often, would
+    vary less than their mean does (Rao and Wu, Resampling inference with complex survey data,
+    1988).
     """
     num_repeats, _, num_questions = marks_SPQ.shape
-    counts_BQ, repeats_BS = _counts(num_questions), _counts(num_repeats)
+    num_drawn = max(1, num_repeats - 1)
+    counts_BQ = _counts(num_questions, num_questions)
+    repeats_BS = _counts(num_repeats, num_drawn)
     # In float32 whole numbers are exact up to 16 million questions.
     marks_SQP = marks_SPQ.transpose(0, 2, 1).astype(np.float32)
     parts = []
@@ -215,7 +219,7 @@ def resampled(marks_SPQ: Marks) -> Floats:
         weights_CS = repeats_BS[start : start + at_once].astype(np.float64)
         rights_SCP = np.stack([counts_CQ @ each for each in marks_SQP]).astype(np.float64)
         parts.append(np.einsum("cs,scp->cp", weights_CS, rights_SCP))
-    return np.concatenate(parts) / (num_repeats * num_questions)
+    return np.concatenate(parts) / (num_drawn * num_questions)
 
 
 @dataclass(frozen=True)
@@ -261,17 +265,17 @@ def _interpolated(fractions_P: Floats, fitted_BP: Floats, fraction: float) -> Fl
 
 
 @lru_cache(maxsize=4)
-def _counts(num: int) -> NDArray[np.uint8]:
-    """How often each of `num` things is drawn in each resample: [B, num]; each row adds up to num.
+def _counts(num: int, times: int) -> NDArray[np.uint8]:
+    """How often each of `num` things is among `times` drawn ones, for each resample: [B, num].
 
-    Kept, since the curves of a study are asked the same questions. None of 10,000 is drawn more
-    often than 10 times or so: a byte is enough.
+    Kept, since the curves of a study are asked the same questions. Nothing is drawn more often than
+    10 times or so: a byte is enough.
     """
     draws = np.random.default_rng([SEED, num])
     counts = np.empty((RESAMPLES, num), dtype=np.uint8)
     for start in range(0, RESAMPLES, at_once := max(1, CHUNK // num)):
         rows = min(at_once, RESAMPLES - start)
-        drawn = draws.integers(num, size=(rows, num)) + num * np.arange(rows)[:, None]
+        drawn = draws.integers(num, size=(rows, times)) + num * np.arange(rows)[:, None]
         found = np.bincount(drawn.ravel(), minlength=rows * num)
         counts[start : start + rows] = found.reshape(rows, num)
     return counts

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import time
 
 import pytest
 from pyarrow import parquet
@@ -99,7 +100,7 @@ def test_seeds_are_one_curve_at_the_points_that_all_of_them_have(maker):
     assert (fallen["random"].num_seeds, fallen["random"].num_points) == (3, 6)
     assert fallen["random"].farthest == 5 / 8
     assert fallen["random"].fall.critical.interval is not None
-    assert "random: the mean of 3 seeds" in table_of(maker).note
+    assert "random: the mean of 3 seeds, too few for a full interval." in table_of(maker).note
 
 
 @pytest.mark.parametrize(
@@ -192,3 +193,15 @@ def test_parquet_holds_the_rows_of_the_csv(drawn):
     assert table.column("value").to_pylist() == [row.value for row in rows]
     assert table.column("first_layer").to_pylist() == [row.first_layer for row in rows]
     assert str(table.schema.field("num_samples").type) == "int64"
+
+
+def test_many_curves_take_seconds_not_minutes(maker):
+    for model in range(20):
+        maker.curve("block", range(25), model=str(model), num_layers=32, questions=350, limit=None,
+                    write=False)  # fmt: skip
+    curves = make_curves(read_entry(point) for point in maker.made)
+    started = time.process_time()
+    falls = make_falls(curves, make_tasks(curves))
+    assert time.process_time() - started < 5
+    assert len(falls) == 20
+    assert all(each.fall is not None for each in falls)
