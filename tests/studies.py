@@ -116,10 +116,13 @@ class Maker:
                 for at in range(max(1, len(subjects)))  # a task without subjects is one itself
             ]
             total = questions * len(rights)
-            scores.append(self._score(task, None, sum(rights), total, chance))
+            # Who answers more questions answers the same ones and more; a group has no digits.
+            digits = [f"{'1' * right}{'0' * (questions - right)}" for right in rights]
+            alone = None if subjects else digits[0]
+            scores.append(self._score(task, None, sum(rights), total, chance, alone))
             scores += [
-                self._score(f"{task}_{subject}", task, right, questions, chance)
-                for subject, right in zip(subjects, rights, strict=False)
+                self._score(f"{task}_{subject}", task, right, questions, chance, digit)
+                for subject, right, digit in zip(subjects, rights, digits, strict=False)
             ]
         nats = cut if healing is None else healing["heldout_after"]
         identity = {
@@ -204,7 +207,12 @@ class Maker:
 
     @staticmethod
     def _score(
-        task: str, parent: str | None, right: int, total: int, chance: float | None
+        task: str,
+        parent: str | None,
+        right: int,
+        total: int,
+        chance: float | None,
+        correct: str | None,
     ) -> dict[str, Any]:
         share = right / total
         stderr = math.sqrt(share * (1 - share) / (total - 1))
@@ -219,5 +227,6 @@ class Maker:
             "num_fewshot": 0,
             "version": "1.0",
             "chance": chance,
-            "correct": None,
+            "majority": None,
+            "correct": correct,
         }

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ class Score:
     version: str
     chance: float | None
     """Accuracy of blind guessing: the mean of 1 / number of options; None without options."""
+    majority: float | None
+    """Accuracy of always giving the most common right answer; None where questions differ in their
+    options, or in the order of these."""
     correct: str | None
     """A digit for each question in lm-eval's order, 1 where `acc` counts it as right."""
 
@@ -122,6 +126,9 @@ class Questions:
             for leaf in leaves
             for chance in _chances(self._loaded["tasks"][leaf], answers[leaf])
         ]
+        golds = [
+            gold for leaf in leaves for gold in _golds(self._loaded["tasks"][leaf], answers[leaf])
+        ]
         return Score(
             task=name,
             parent=parent,
@@ -130,6 +137,7 @@ class Questions:
             num_fewshot=int(results["n-shot"].get(name, 0)),
             version=str(results["versions"].get(name)),
             chance=_mean(chances),
+            majority=_majority(golds),
             correct=_correct(answers[name]) if name in answers else None,
         )
 
@@ -241,6 +249,28 @@ def _chances(task: Any, samples: Sequence[Any]) -> list[float | None]:
     if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results is not None:
         return [None]
     return [1 / len(task.doc_to_choice(sample["doc"])) for sample in samples]
+
+
+def _golds(task: Any, samples: Sequence[Any]) -> list[tuple[tuple[str, ...], int] | None]:
+    """Each question's options and which of them is right; None where no single one is."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results is not None:
+        return [None]
+    golds: list[tuple[tuple[str, ...], int] | None] = []
+    for sample in samples:
+        options = tuple(task.doc_to_choice(sample["doc"]))
+        gold = task.doc_to_target(sample["doc"])
+        if isinstance(gold, str) and gold in options:
+            gold = options.index(gold)
+        single = isinstance(gold, int) and 0 <= gold < len(options)
+        golds.append((options, int(gold)) if single else None)
+    return golds
+
+
+def _majority(golds: Sequence[tuple[tuple[str, ...], int] | None]) -> float | None:
+    """The share of the most common right answer; None where options differ or one is not known."""
+    if not golds or None in golds or len({gold[0] for gold in golds if gold is not None}) != 1:
+        return None
+    return max(Counter(golds).values()) / len(golds)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

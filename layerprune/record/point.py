@@ -34,7 +34,7 @@ class Point:
     decided by, or null)."""
     scores: list[dict[str, Any]]
     """One entry a task or group: task, parent, measures, num_samples, num_fewshot, version,
-    chance, correct."""
+    chance, majority, correct."""
     loss: dict[str, Any]
     """nats (per token), normalised (by ln V), stderr, num_sequences."""
     costs: dict[str, Any]

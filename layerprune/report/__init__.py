@@ -1,7 +1,8 @@
 """Records on disk as tables, curves and one page: a view that can be made again at any time."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,21 +12,29 @@ from layerprune.report.rows import Row
 
 if TYPE_CHECKING:
     from layerprune.record.store import Store
+    from layerprune.report.critical import Critical
     from layerprune.report.curves import Curve, Task
     from layerprune.similarity.profile import Profile
 
-__all__ = ["Report", "draw", "read_entries", "read_profiles", "show"]
+__all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show", "write"]
+
+MOST_PIXELS = 8_000_000
+"""Of a PNG: a study of many curves has pictures that take seconds, and megabytes, to be finer."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was read from a study and what was written for it."""
+    """What was read from a study, or from several, and what was written for it."""
 
     study: Path
+    """Where it is written: the study's folder, or the one for several studies."""
     rows: list[Row]
     """Those of `curves.csv`."""
     curves: "list[Curve]"
     tasks: "list[Task]"
+    critical: "Critical | None"
+    profiles: "list[tuple[str, Profile]]"
+    """Matrices of distances, each with its model's name."""
     written: list[Path]
     skipped: list[str]
     """What could not be read: a line for each, with the reason."""
@@ -33,32 +42,86 @@ class Report:
     """Points that came to nothing: a line for each, with the reason."""
 
 
-def draw(study: Path) -> Report:
-    """Write `curves.csv`, `figures/` and `report.html` of a study from its records.
+def read(studies: Sequence[Path], to: Path | None = None) -> Report:
+    """What the records of a study say, or those of several studies together; writes nothing.
 
-    Damaged and foreign records are skipped and named. Raises `UserError` if none is left.
+    Damaged and foreign records are skipped and named. A point that several studies have is taken
+    from the first. Raises `UserError` if a folder is none or if no record is left.
     """
-    from layerprune.files import replacing, write_text
-    from layerprune.progress import bar
     from layerprune.record.store import Store
+    from layerprune.report.critical import make_critical
     from layerprune.report.curves import make_curves, make_tasks
-    from layerprune.report.rows import csv_text, make_rows
+    from layerprune.report.rows import make_rows
 
-    if not study.is_dir():
-        raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
-    store = Store(study)
-    entries, skipped = read_entries(store)
+    entries: dict[str, Entry] = {}
+    profiles: dict[str, tuple[str, Profile]] = {}
+    skipped, failed = [], []
+    for study in studies:
+        if not study.is_dir():
+            raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
+        store = Store(study)
+        found, bad = read_entries(store)
+        matrices, lost = read_profiles(store, found)
+        entries = {**{entry.key: entry for entry in found}, **entries}
+        profiles = {**{each[1].key: each for each in matrices}, **profiles}
+        said = [f"{path.parent.name}: {why}\n  {path.with_name('traceback.txt')} says where."
+                for path, why in store.failures()]  # fmt: skip
+        several = f"{study}: " if len(studies) > 1 else ""
+        skipped += [f"{several}{line}" for line in bad + lost]
+        failed += [f"{several}{line}" for line in said]
     if not entries:
         seen = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it has no points"
-        raise UserError(f"{study} holds no record that can be read ({seen}).")
-    curves = make_curves(entries)
+        names = " and ".join(map(str, studies))
+        raise UserError(f"{names} holds no record that can be read ({seen}).")
+    curves = make_curves(entries.values())
     tasks = make_tasks(curves)
-    rows = make_rows(entries)
-    written = [study / "curves.csv"]
-    write_text(written[0], csv_text(rows))
+    return Report(
+        study=to or studies[0],
+        rows=make_rows(entries.values()),
+        curves=curves,
+        tasks=tasks,
+        critical=make_critical(curves, tasks),
+        profiles=list(profiles.values()),
+        written=[],
+        skipped=skipped,
+        failed=failed,
+    )
+
+
+def draw(study: Path) -> Report:
+    """Write the report of a study from its records: `write` of `read`, with their errors."""
+    return write(read([study]))
+
+
+def write(report: Report) -> Report:
+    """Write `report.html`, `curves.csv`, `critical.csv`, `figures/` ...; returns what with."""
+    from layerprune.files import replacing, write_text
+    from layerprune.progress import bar
+    from layerprune.report.publish import (
+        critical_csv,
+        critical_latex,
+        critical_markdown,
+        write_parquet,
+    )
+    from layerprune.report.rows import csv_text
+
+    study, curves, tasks = report.study, report.curves, report.tasks
+    falls = () if report.critical is None else report.critical.falls
+    texts = {
+        "curves.csv": csv_text(report.rows),
+        "critical.csv": critical_csv(falls),
+        "critical.md": critical_markdown(falls),
+        "critical.tex": critical_latex(falls),
+    }
+    for name, text in texts.items():
+        write_text(study / name, text)
+    with replacing(study / "curves.parquet") as beside:
+        write_parquet(report.rows, beside)
+    written = [study / name for name in ("report.html", "curves.parquet", *texts)]
 
     # Only now: these bring the libraries that draw.
     import vl_convert
+    from altair.utils.schemapi import debug_mode
 
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
@@ -67,8 +130,10 @@ def draw(study: Path) -> Report:
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
-    profiles, lost = read_profiles(store, entries)
-    figures = make_figures(curves, tasks, profiles)
+    # Altair checks every value against a schema, which takes long for thousands of points. The
+    # tests let it.
+    with debug_mode(False):
+        figures = make_figures(curves, tasks, report.profiles)
     pictures = []
     with bar(f"{study.name} report", total=len(figures)) as advance:
         for figure in figures:
@@ -77,7 +142,7 @@ def draw(study: Path) -> Report:
             path = study / "figures" / f"{figure.name}.svg"
             write_text(path, svg)
             with replacing(path.with_suffix(".png")) as beside:
-                beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
+                beside.write_bytes(vl_convert.svg_to_png(svg, scale=_scale(svg)))
             written += [path, path.with_suffix(".png")]
             advance(1)
     page = make_page(
@@ -86,24 +151,24 @@ def draw(study: Path) -> Report:
         figures=pictures,
         healed=make_healed(curves, tasks),
         grids=make_grids(curves, tasks, WIDTH),
-        made=making(curves, profiles),
+        made=making(curves, report.profiles),
     )
-    written.insert(1, study / "report.html")
-    write_text(written[1], page)
-    failed = [
-        f"{path.parent.name}: {why}\n  {path.with_name('traceback.txt')} says where."
-        for path, why in store.failures()
-    ]
-    return Report(study, rows, curves, tasks, written, skipped + lost, failed)
+    write_text(written[0], page)
+    return replace(report, written=written)
 
 
-def show(report: Report) -> None:
-    """Print the study's tables on standard output, then what was skipped and what was written."""
+def show(report: Report, text_curves: bool = False) -> None:
+    """Print the tables on standard output, then what was skipped and what was written.
+
+    With `text_curves`, after the tables, each task's accuracy against the fraction as characters.
+    """
     from rich.console import Console
     from rich.text import Text
 
+    from layerprune.report.critical import fitted, show_critical
     from layerprune.report.healed import make_healed, show_healed
     from layerprune.report.table import WIDTH, make_grids, show_grids
+    from layerprune.report.terminal import make_plots, show_plots
 
     console = Console()
     if not console.is_terminal:
@@ -112,6 +177,10 @@ def show(report: Report) -> None:
     healed = make_healed(report.curves, report.tasks, console.width)
     if healed is not None:
         show_healed(console, healed)
+    if report.critical is not None:
+        show_critical(console, fitted(report.critical, console.width))
+    if text_curves:
+        show_plots(console, make_plots(report.curves, report.tasks, console.width))
     # A picture's two files in one line.
     pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
     for line in report.skipped:
@@ -123,6 +192,13 @@ def show(report: Report) -> None:
             continue
         both = path.with_suffix("") in pngs
         console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
+
+
+def _scale(svg: str) -> int:
+    """How many pixels of a PNG are one of the picture: two, or one of a huge picture."""
+    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    assert size is not None
+    return 2 if 4 * float(size[1]) * float(size[2]) <= MOST_PIXELS else 1
 
 
 def read_entries(store: "Store") -> tuple[list[Entry], list[str]]:

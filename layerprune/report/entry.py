@@ -30,6 +30,11 @@ class Answers:
     num_fewshot: int
     version: str
     chance: float | None
+    majority: float | None
+    """Accuracy of always giving the most common right answer; None where there is no such answer,
+    and in records from before it was kept."""
+    correct: str | None
+    """A digit for each question, 1 where it was answered rightly; None for a group of tasks."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ def _entry(point: Point) -> Entry:
 
 
 def _answers(score: dict[str, Any]) -> Answers:
-    chance, parent = score["chance"], score["parent"]
+    chance, majority, parent = score["chance"], score.get("majority"), score["parent"]
+    num_samples = count(score["num_samples"])
     return Answers(
         task=text(score["task"]),
         parent=None if parent is None else text(parent),
@@ -164,11 +170,21 @@ def _answers(score: dict[str, Any]) -> Answers:
             )
             for name, measure in score["measures"].items()
         },
-        num_samples=count(score["num_samples"]),
+        num_samples=num_samples,
         num_fewshot=count(score["num_fewshot"]),
         version=str(score["version"]),
         chance=None if chance is None else number(chance),
+        majority=None if majority is None else number(majority),
+        correct=_correct(score.get("correct"), num_samples),
     )
+
+
+def _correct(digits: Any, num_samples: int) -> str | None:
+    if digits is None:
+        return None
+    if set(text(digits)) - set("01") or len(digits) != num_samples:
+        raise ValueError(f"{len(digits)} answers, not {num_samples} times 0 or 1")
+    return str(digits)
 
 
 def _loss(loss: dict[str, Any]) -> HeldoutLoss:

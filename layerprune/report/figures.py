@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from altair.utils import schemapi
 
 from layerprune.record.point import content_hash
 from layerprune.report import style
@@ -231,7 +232,7 @@ def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
 def _figure(
     name: str, title: str, caption: str, spoken: str, chart: alt.TopLevelMixin, panel: int = 0
 ) -> Figure:
-    spec = chart.to_dict()
+    spec = chart.to_dict(validate=schemapi.DEBUG_MODE)
     spec["config"] = style.config()
     spec["description"] = spoken
     return Figure(name, title, caption, spoken, spec, panel)

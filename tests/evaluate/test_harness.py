@@ -110,6 +110,25 @@ def test_examples_are_those_of_lm_evals_own_door(folder):
     assert ours.asked == theirs.asked
 
 
+def test_the_most_common_answer_is_counted_where_options_are_the_same(folder):
+    def majority(rows):
+        (folder / "rows.py").write_text(rows)
+        config = EvalConfig(tasks=["sampled"], include_path=str(folder))
+        (score,) = Questions(config).score(Listener())
+        return score.majority
+
+    assert majority(ROWS) == pytest.approx(1 / 3)
+    assert majority(ROWS.replace("at % 3", "2 * (at % 4 > 0)")) == pytest.approx(3 / 4)
+    assert majority(ROWS.replace('"a", "b"', '*("ab" if at else "ba")')) is None
+
+
+def test_an_answer_by_its_text_is_counted_by_its_place(folder):
+    (folder / "rows.py").write_text(ROWS.replace("at % 3", '"c" if at % 3 else "a"'))
+    config = EvalConfig(tasks=["sampled"], include_path=str(folder))
+    (score,) = Questions(config).score(Listener())
+    assert score.majority == pytest.approx(2 / 3)
+
+
 def test_options_are_counted_once(folder):
     (score,) = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder))).score(Listener())
     assert score.chance == pytest.approx(1 / 3)
@@ -121,6 +140,7 @@ def test_filters_do_not_multiply_questions(folder):
     (score,) = Questions(EvalConfig(tasks=["filtered"], include_path=str(folder))).score(Listener())
     assert score.num_samples == 12
     assert score.chance is None
+    assert score.majority is None
     assert score.correct is None
     assert set(score.measures) == {"exact_match.first", "exact_match.again"}
     assert score.measures["exact_match.first"].value == pytest.approx(1 / 3)

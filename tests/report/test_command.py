@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from studies import Maker
 
 from layerprune.errors import UserError
 from layerprune.report import draw, show
@@ -111,9 +112,46 @@ def test_the_table_is_readable_at_100_columns(maker, capsys):
 
 
 def test_importing_the_report_is_light():
-    heavy = "('altair', 'vl_convert', 'torch', 'transformers', 'hydra', 'wandb', 'pandas')"
+    heavy = ("altair", "vl_convert", "torch", "transformers", "hydra", "wandb", "pandas", "scipy",
+             "pyarrow")  # fmt: skip
     code = (
         f"import sys, layerprune.report; print([name for name in {heavy} if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_several_studies_make_one_report_elsewhere(maker, tmp_path, capsys):
+    maker.curve("block")
+    other = Maker(tmp_path / "other")
+    other.curve("block")  # the same points again
+    other.curve("deepest")
+    maker.profile()
+    damage(other.study, "x-foreign", "[]")
+    together = tmp_path / "together"
+    assert main([str(maker.study), str(other.study), "--to", str(together)]) == 0
+    said = capsys.readouterr().out
+    assert f"Skipped {other.study}: points/x-foreign/record.json" in said
+    assert {path.name for path in together.iterdir()} == {
+        "report.html", "figures", "curves.csv", "curves.parquet",
+        "critical.csv", "critical.md", "critical.tex",
+    }  # fmt: skip
+    lines = (together / "curves.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6 * 8
+    assert len(list(together.glob("figures/distances*.png"))) == 1
+    for study in (maker.study, other.study):
+        assert {path.name for path in study.iterdir()} <= {"points", "profiles"}
+
+
+def test_a_study_is_not_written_over_by_the_report_of_several(maker, capsys):
+    maker.curve()
+    assert main([str(maker.study), "--to", str(maker.study)]) == 2
+    assert "name another folder" in capsys.readouterr().err
+    assert not (maker.study / "report.html").exists()
+
+
+def test_one_way_at_a_time(maker, capsys):
+    for ways in (["--text", "--compare"], ["--text", "--to", "x"], ["--compare"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(maker.study), *ways])
+        assert stopped.value.code == 2

@@ -1,0 +1,217 @@
+"""Intervals and tests against published numbers, and against curves whose truth is known."""
+
+import math
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from layerprune.report.statistics import (
+    compare,
+    crossing,
+    fall,
+    holm,
+    mcnemar,
+    mean_interval,
+    monotone,
+    resampled,
+    wilson,
+)
+
+CHANCE = 0.25
+
+
+def true_accuracies(fractions, known, centre, width):
+    """Of a model that knows a share of the answers, and loses each at a fraction of its own."""
+    return CHANCE + (1 - CHANCE) * known * norm.sf(fractions, centre, width)
+
+
+def answers(draws, fractions, num_questions, known, centre, width, sticky=0.5):
+    """Right answers of such a model: [P, Q]; what it does not know, it guesses.
+
+    A share `sticky` of the guesses is the same at all fractions, as it is with real models.
+    """
+    lost_Q = draws.normal(centre, width, num_questions)
+    known_Q = draws.random(num_questions) < known
+    shape = len(fractions), num_questions
+    same_Q = draws.random(num_questions) < CHANCE
+    guesses_PQ = np.where(draws.random(shape) < sticky, same_Q, draws.random(shape) < CHANCE)
+    knows_PQ = known_Q & (lost_Q > fractions[:, None])
+    return np.where(knows_PQ, True, guesses_PQ).astype(np.uint8)
+
+
+def truth(fractions, share, **model):
+    """Where the true accuracies, joined by straight lines, fall through a share of the margin."""
+    accuracies = true_accuracies(fractions, **model)
+    level = CHANCE + share * (accuracies[0] - CHANCE)
+    return crossing(fractions, accuracies[None], np.array([level]))[0]
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_is_that_of_newcombe_1998(right, total, low, high):
+    interval = wilson(right, total)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_holm_is_that_of_r():
+    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.7, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_mcnemar_counts_only_what_changed():
+    # Both tails of the binomial, by hand: 2 (1 + 10 + 45) / 2^10.
+    assert mcnemar(2, 8) == mcnemar(8, 2) == pytest.approx(2 * 56 / 1024)
+    assert mcnemar(0, 0) == 1.0
+    # The approval of a prime minister (Agresti): mcnemar.exact of R's package exact2x2.
+    assert mcnemar(86, 150) == pytest.approx(3.716e-05, rel=1e-3)
+
+
+def test_a_comparison_is_paired():
+    draws = np.random.default_rng(1)
+    first = (draws.random(500) < 0.6).astype(np.uint8)
+    second = first.copy()
+    second[:30] = 1 - second[:30]
+    found = compare(first, second)
+    won, lost = found.only_second, found.only_first
+    assert won + lost == 30
+    assert found.difference == pytest.approx(second.mean() - first.mean())
+    # Its interval is that of the paired difference, which the textbook's standard error gives too.
+    error = math.sqrt(30 - (won - lost) ** 2 / 500) / 500
+    width = found.interval.high - found.interval.low
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.1)
+    alike = compare(first, first)
+    assert (alike.difference, alike.p) == (0, 1)
+    assert alike.interval.low == alike.interval.high == 0
+    with pytest.raises(ValueError, match="500 and 499"):
+        compare(first, first[1:])
+
+
+def test_the_bootstrap_of_a_mean_is_wilsons_interval_where_that_holds():
+    marks = np.zeros((1, 711), dtype=np.uint8)
+    marks[0, :500] = 1
+    bootstrap, exact = mean_interval(marks), wilson(500, 711)
+    assert bootstrap.low == pytest.approx(exact.low, abs=0.004)
+    assert bootstrap.high == pytest.approx(exact.high, abs=0.004)
+
+
+def test_every_row_is_fitted_alone():
+    draws = np.random.default_rng(0)
+    rows = draws.random((50, 12))
+    fitted = monotone(rows)
+    assert all(a >= b - 1e-9 for row in fitted for a, b in pairwise(row))
+    for row, fit in zip(rows, fitted, strict=True):
+        assert monotone(row[None])[0] == pytest.approx(fit)
+    falling = -np.sort(-rows, axis=1)
+    assert monotone(falling) == pytest.approx(falling)
+
+
+def test_questions_are_resampled_together_and_always_alike():
+    marks = np.zeros((1, 2, 300), dtype=np.uint8)
+    marks[0, 0, :200] = marks[0, 1, :100] = 1
+    both = resampled(marks)
+    assert np.array_equal(both, resampled(marks))
+    # The second point is right only where the first is too, so in every resample.
+    assert (both[:, 0] >= both[:, 1]).all()
+    assert both.mean(axis=0) == pytest.approx([2 / 3, 1 / 3], abs=0.003)
+    many = np.repeat(marks, 3, axis=0)
+    assert resampled(many) == pytest.approx(both)
+
+
+def test_a_curve_by_hand():
+    fractions = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
+    # 0.25 + 0.4 of margin; half of it is left at 0.45.
+    found = fall(fractions, np.array([0.65, 0.6, 0.4, 0.5, 0.25]), CHANCE, (0.1, 0.25, 0.5))
+    # 0.4 and 0.5 are pooled at 0.45: that is reached at 0.2.
+    assert found.critical.value == pytest.approx(0.2)
+    assert found.critical.interval is None
+    # 0.55 lies a third of the way from 0.1 to 0.2, 0.35 half of the way from 0.3 to 0.4.
+    assert found.sharpness.value == pytest.approx(0.35 - (0.1 + 0.1 / 3))
+    assert found.retained[0].value == pytest.approx(0.35 / 0.4)
+    assert found.retained[1].value == pytest.approx(0.5)
+    assert found.retained[2] is None
+
+
+def test_a_curve_that_stays_above_half_is_censored():
+    fractions = np.arange(6) / 10
+    draws = np.random.default_rng(0)
+    marks = answers(draws, fractions, 400, known=0.8, centre=0.9, width=0.1)
+    found = fall(fractions, marks.mean(axis=1), CHANCE, (0.5,), marks[None])
+    assert found.critical.value == math.inf
+    assert found.critical.interval.high == math.inf
+    assert found.sharpness.value == math.inf
+    assert found.retained[0].value > 0.9
+    # One that just falls through it may as well not: its interval is open.
+    model = {"known": 0.8, "centre": 0.49, "width": 0.1}
+    marks = answers(draws, fractions, 60, **model)
+    found = fall(fractions, marks.mean(axis=1), CHANCE, (), marks[None])
+    assert found.critical.interval.low < 0.49
+    assert found.critical.interval.high == math.inf
+
+
+# Questions, points, and how fast the model forgets: what was measured is in docs/statistics.md.
+SETTINGS = [
+    (100, np.arange(11) / 10, {"known": 0.75, "centre": 0.4, "width": 0.15}),
+    (250, np.arange(16) / 30, {"known": 0.75, "centre": 0.25, "width": 0.06}),
+    (250, np.arange(30) / 30, {"known": 0.5, "centre": 0.3, "width": 0.15}),
+    (711, np.arange(0, 20, 2) / 30, {"known": 0.7, "centre": 0.25, "width": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("num_questions", "fractions", "model"), SETTINGS)
+def test_the_interval_holds_the_true_critical_fraction(num_questions, fractions, model):
+    draws = np.random.default_rng(7)
+    true = truth(fractions, 0.5, **model)
+    num_held = 0
+    for _ in range(500):
+        marks = answers(draws, fractions, num_questions, **model)
+        interval = fall(fractions, marks.mean(axis=1), CHANCE, (), marks[None]).critical.interval
+        num_held += interval.low <= true <= interval.high
+    assert 0.93 <= num_held / 500 <= 0.97
+
+
+def test_equal_curves_are_seldom_called_different():
+    fractions = np.arange(15) / 30
+    model = {"known": 0.75, "centre": 0.25, "width": 0.1}
+    draws = np.random.default_rng(3)
+    num_called = 0
+    for _ in range(200):
+        pair = [answers(draws, fractions, 150, **model) for _ in range(2)]
+        ps = [
+            mcnemar(int(np.sum(one > other)), int(np.sum(other > one)))
+            for one, other in zip(*pair, strict=True)
+        ]
+        num_called += min(holm(ps)) < 0.05
+    assert num_called / 200 <= 0.05
+
+
+def test_curves_that_differ_are_called_different():
+    fractions = np.arange(15) / 30
+    draws = np.random.default_rng(3)
+    one, other = (
+        answers(draws, fractions, 711, known=0.75, centre=centre, width=0.1)
+        for centre in (0.25, 0.35)
+    )
+    ps = [compare(*pair).p for pair in zip(one, other, strict=True)]
+    assert sum(p < 0.05 for p in holm(ps)) > 3
+
+
+def test_a_long_curve_takes_well_under_a_second():
+    fractions = np.arange(30) / 30
+    draws = np.random.default_rng(0)
+    marks = answers(draws, fractions, 711, known=0.7, centre=0.3, width=0.1)
+    started = time.process_time()
+    fall(fractions, marks.mean(axis=1), CHANCE, (0.1, 0.2, 0.3, 0.4, 0.5), marks[None])
+    assert time.process_time() - started < 1.0
