@@ -53,37 +53,40 @@ def draw(study: Path) -> Report:
         raise UserError(f"{study} holds no record that can be read ({seen}).")
     curves = make_curves(entries)
     tasks = make_tasks(curves)
-    rows = make_rows(entries)
-    written = [study / "curves.csv"]
-    write_text(written[0], csv_text(rows))
-
     # Only now: these bring the libraries that draw.
-    import vl_convert
-
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
     from layerprune.report.making import making
     from layerprune.report.page import make_page
+    from layerprune.report.pictures import drawing
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
     profiles, lost = read_profiles(store, entries)
     figures = make_figures(curves, tasks, profiles)
     pictures = []
-    with bar(f"{study.name} report", total=len(figures)) as advance:
-        for figure in figures:
-            svg = figure.svg()
-            pictures.append((figure, svg))
-            path = study / "figures" / f"{figure.name}.svg"
-            write_text(path, svg)
+    with (
+        drawing(figures) as drawn,
+        bar(f"{study.name} report", total=len(figures)) as advance,
+    ):
+        rows = make_rows(entries)
+        written = [study / "curves.csv"]
+        write_text(written[0], csv_text(rows))
+        for picture in drawn.pictures():
+            pictures.append(picture)
+            path = study / "figures" / f"{picture.figure.name}.svg"
+            write_text(path, picture.svg)
             with replacing(path.with_suffix(".png")) as beside:
-                beside.write_bytes(vl_convert.svg_to_png(svg, scale=2))
-            written += [path, path.with_suffix(".png")]
+                beside.write_bytes(picture.png)
+            write_text(path.with_suffix(".csv"), picture.figure.csv())
+            written += [path, path.with_suffix(".png"), path.with_suffix(".csv")]
             advance(1)
+        bundle = drawn.bundle()
     page = make_page(
         curves=curves,
         found=findings(curves, tasks),
-        figures=pictures,
+        pictures=pictures,
+        bundle=bundle,
         healed=make_healed(curves, tasks),
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, profiles),
@@ -112,17 +115,17 @@ def show(report: Report) -> None:
     healed = make_healed(report.curves, report.tasks, console.width)
     if healed is not None:
         show_healed(console, healed)
-    # A picture's two files in one line.
-    pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
+    # A picture's three files in one line.
+    drawn = {path.with_suffix("") for path in report.written if path.suffix == ".svg"}
     for line in report.skipped:
         console.print(Text(f"Skipped {line}"), soft_wrap=True)
     for line in report.failed:
         console.print(Text(f"Failed: {line}"), soft_wrap=True)
     for path in report.written:
-        if path.suffix == ".png":
+        of_picture = path.with_suffix("") in drawn
+        if of_picture and path.suffix != ".svg":
             continue
-        both = path.with_suffix("") in pngs
-        console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
+        console.print(Text(f"{path}{', .png and .csv' if of_picture else ''}"), soft_wrap=True)
 
 
 def read_entries(store: "Store") -> tuple[list[Entry], list[str]]:

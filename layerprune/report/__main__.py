@@ -1,6 +1,7 @@
 """`python -m layerprune.report outputs/STUDY ...`: reports from records, without any model."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,4 +39,7 @@ def _complain(message: str) -> int:
 
 
 if __name__ == "__main__":
+    # Thousands of records are millions of objects, which all stay: to look through them for what
+    # could go, again and again, takes as long as to read them.
+    gc.disable()
     sys.exit(main())
