@@ -47,41 +47,42 @@ def draw(study: Path) -> Report:
     if not study.is_dir():
         raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
     store = Store(study)
-    entries, skipped = read_entries(store)
-    if not entries:
-        seen = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it has no points"
-        raise UserError(f"{study} holds no record that can be read ({seen}).")
-    curves = make_curves(entries)
-    tasks = make_tasks(curves)
-    # Only now: these bring the libraries that draw.
+    if not any((study / "points").glob("*/record.json")):
+        raise UserError(f"{study} holds no record that can be read (it has no points).")
+    # Not before: these bring the libraries that draw.
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
     from layerprune.report.making import making
     from layerprune.report.page import make_page
-    from layerprune.report.pictures import drawing
+    from layerprune.report.pictures import Drawing
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
-    profiles, lost = read_profiles(store, entries)
-    figures = make_figures(curves, tasks, profiles)
     pictures = []
-    with (
-        drawing(figures) as drawn,
-        bar(f"{study.name} report", total=len(figures)) as advance,
-    ):
+    with Drawing() as drawing:
+        entries, skipped = read_entries(store)
+        if not entries:
+            seen = f"{len(skipped)} skipped, the first: {skipped[0]}"
+            raise UserError(f"{study} holds no record that can be read ({seen}).")
+        curves = make_curves(entries)
+        tasks = make_tasks(curves)
+        profiles, lost = read_profiles(store, entries)
+        drawn = drawing.pictures(make_figures(curves, tasks, profiles))
         rows = make_rows(entries)
         written = [study / "curves.csv"]
         write_text(written[0], csv_text(rows))
-        for picture in drawn.pictures():
-            pictures.append(picture)
-            path = study / "figures" / f"{picture.figure.name}.svg"
-            write_text(path, picture.svg)
-            with replacing(path.with_suffix(".png")) as beside:
-                beside.write_bytes(picture.png)
-            write_text(path.with_suffix(".csv"), picture.figure.csv())
-            written += [path, path.with_suffix(".png"), path.with_suffix(".csv")]
-            advance(1)
-        bundle = drawn.bundle()
+        with bar(f"{study.name} report", total=len(drawn)) as advance:
+            for each in drawn:
+                picture = each.result()
+                pictures.append(picture)
+                path = study / "figures" / f"{picture.figure.name}.svg"
+                write_text(path, picture.svg)
+                with replacing(path.with_suffix(".png")) as beside:
+                    beside.write_bytes(picture.png)
+                write_text(path.with_suffix(".csv"), picture.figure.csv())
+                written += [path, path.with_suffix(".png"), path.with_suffix(".csv")]
+                advance(1)
+        bundle = drawing.bundle()
     page = make_page(
         curves=curves,
         found=findings(curves, tasks),

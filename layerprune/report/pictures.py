@@ -4,9 +4,8 @@ import base64
 import functools
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import vl_convert
@@ -20,7 +19,7 @@ MOST_SVG = 100_000
 PALETTE = 128
 """Colours of such a PNG."""
 
-MOST_PIXELS = 2_000_000
+MOST_PIXELS = 1_000_000
 """Of a picture that is drawn in double resolution as PNG."""
 
 
@@ -35,40 +34,38 @@ class Picture:
     """As data URI for a page."""
 
 
-@dataclass(frozen=True)
 class Drawing:
-    """What is being drawn; each is waited for when it is asked for."""
+    """Draws figures meanwhile: vl-convert lets Python go on, though it does one thing at a time."""
 
-    _pictures: list[Future[Picture]]
-    _bundle: Future[str]
+    def __init__(self) -> None:
+        self._vega = ThreadPoolExecutor(max_workers=1)
+        self._pixels = ThreadPoolExecutor(max_workers=1)
+        self._bundle = self._vega.submit(_javascript_bundle)
 
-    def pictures(self) -> Iterator[Picture]:
-        """The figures in their order."""
-        for picture in self._pictures:
-            yield picture.result()
+    def pictures(self, figures: Iterable[Figure]) -> list[Future[Picture]]:
+        """The figures drawn, in their order, each as soon as it is there."""
+        svgs = [(figure, self._vega.submit(figure.svg)) for figure in figures]
+        return [self._pixels.submit(_picture, figure, svg) for figure, svg in svgs]
 
     def bundle(self) -> str:
         """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
         return self._bundle.result()
 
+    def __enter__(self) -> "Drawing":
+        return self
 
-@contextmanager
-def drawing(figures: Iterable[Figure]) -> Iterator[Drawing]:
-    """Draw meanwhile: vl-convert lets Python go on, though it draws one thing at a time."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        bundle = thread.submit(_javascript_bundle)
-        yield Drawing([thread.submit(picture_of, figure) for figure in figures], bundle)
+    def __exit__(self, *error: object) -> None:
+        for thread in (self._vega, self._pixels):
+            thread.shutdown(cancel_futures=True)
 
 
-def picture_of(figure: Figure) -> Picture:
-    """The figure as SVG and PNG."""
-    svg = figure.svg()
+def _picture(figure: Figure, drawn: Future[str]) -> Picture:
+    svg = drawn.result()
     sharp = _pixels(svg) <= MOST_PIXELS
     png = vl_convert.svg_to_png(svg, scale=2 if sharp else 1)
     if len(svg) <= MOST_SVG:
         return Picture(figure, svg, png, _uri("image/svg+xml", svg.encode()))
-    small = vl_convert.svg_to_png(svg, scale=1) if sharp else png
-    return Picture(figure, svg, png, _uri("image/png", _in_few_colours(small)))
+    return Picture(figure, svg, png, _uri("image/png", _small(png, halved=sharp)))
 
 
 def _pixels(svg: str) -> float:
@@ -77,11 +74,12 @@ def _pixels(svg: str) -> float:
     return float(found[1]) * float(found[2])
 
 
-def _in_few_colours(png: bytes) -> bytes:
-    """The same picture in a palette, which takes a quarter of the room."""
+def _small(png: bytes, halved: bool) -> bytes:
+    """The same picture in few colours, which take a quarter of the room."""
     out = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(PALETTE).save(out, "png")
+        plain = image.convert("RGB")
+    (plain.reduce(2) if halved else plain).quantize(PALETTE).save(out, "png")
     return out.getvalue()
 
 
