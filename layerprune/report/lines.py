@@ -52,7 +52,7 @@ class Look:
         return self.title == "model"
 
     def dashes(self, data: Sequence[Datum]) -> str:
-        """What the dashed lines of a figure are."""
+        """What the dashed lines of a figure are, and whether colours say enough."""
         there = {datum["kind"] for datum in data}
         dense = (
             "coloured dashes: the dense models"
@@ -60,7 +60,11 @@ class Look:
             else ("black dashes: the dense model")
         )
         said = [dense] if "dense" in there else []
-        return "; ".join([*said, "grey dashes: guessing evenly"] if "chance" in there else said)
+        if "chance" in there:
+            said.append("grey dashes: guessing evenly")
+        if len(self.hues) > len(style.HUES):
+            said.append(f"more than {len(style.HUES)} colours repeat")
+        return "; ".join(said)
 
 
 def look_of(curves: Sequence[Curve]) -> Look:

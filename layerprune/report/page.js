@@ -49,12 +49,24 @@ function darkened(part, key = "") {
   );
 }
 
+// Legends name what is shown alone; colours and shapes stay those of the whole study.
+function shortenLegends(part, rows) {
+  if (part === null || typeof part !== "object") return;
+  const named = part.legend?.values && (part.field === "hue" || part.field === "mark");
+  if (named) {
+    const there = new Set(rows.map((row) => row[part.field]));
+    part.legend.values = part.legend.values.filter((name) => there.has(name));
+  }
+  for (const [name, item] of Object.entries(part)) if (name !== "data") shortenLegends(item, rows);
+}
+
 function prepare(spec, rows, room, panel) {
   // The page's own heading and caption say it, and these lines would not wrap.
   delete spec.title;
   if (dark.matches) spec = darkened(spec);
   spec.background = "transparent";
   spec.config.background = "transparent";
+  shortenLegends(spec, rows);
   spec.data = {values: rows};
   for (const param of spec.params ?? []) {
     const curves = new Set(rows.filter((row) => row.kind === "point").map((row) => row.curve));

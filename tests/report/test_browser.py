@@ -125,6 +125,9 @@ def test_a_model_that_is_switched_off_leaves_every_figure(visit):
         assert [row["model"] for row in rows if row["kind"] == "dense"] != []
         assert all(row["model"] == EVIL for row in rows if row["kind"] == "dense")
     assert {row["model"] for row in in_view(page, "layers")} == {EVIL}
+    legend = page.locator('[data-spec="spec-loss"] .role-legend').all_text_contents()
+    assert EVIL in "".join(legend)
+    assert "tiny" not in "".join(legend)
     assert page.locator("output").inner_text() == "3 of 6 curves"
     page.get_by_role("checkbox", name="not healed").uncheck(force=True)
     see_all(page)
