@@ -1,6 +1,5 @@
 """Records on disk as tables, curves and one page: a view that can be made again at any time."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from layerprune.similarity.profile import Profile
 
 __all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show", "write"]
-
-MOST_PIXELS = 8_000_000
-"""Of a PNG: a study of many curves has pictures that take seconds, and megabytes, to be finer."""
 
 
 @dataclass(frozen=True)
@@ -113,42 +109,47 @@ def write(report: Report) -> Report:
         "critical.md": critical_markdown(falls),
         "critical.tex": critical_latex(falls),
     }
-    for name, text in texts.items():
-        write_text(study / name, text)
-    with replacing(study / "curves.parquet") as beside:
-        write_parquet(report.rows, beside)
     written = [study / name for name in ("report.html", "curves.parquet", *texts)]
 
     # Only now: these bring the libraries that draw.
-    import vl_convert
     from altair.utils.schemapi import debug_mode
 
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
     from layerprune.report.making import making
     from layerprune.report.page import make_page
+    from layerprune.report.pictures import Drawing
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
-    # Altair checks every value against a schema, which takes long for thousands of points. The
-    # tests let it.
-    with debug_mode(False):
-        figures = make_figures(curves, tasks, report.profiles)
     pictures = []
-    with bar(f"{study.name} report", total=len(figures)) as advance:
-        for figure in figures:
-            svg = figure.svg()
-            pictures.append((figure, svg))
-            path = study / "figures" / f"{figure.name}.svg"
-            write_text(path, svg)
-            with replacing(path.with_suffix(".png")) as beside:
-                beside.write_bytes(vl_convert.svg_to_png(svg, scale=_scale(svg)))
-            written += [path, path.with_suffix(".png")]
-            advance(1)
+    with Drawing() as drawing:
+        # Altair checks every value against a schema, which takes long for thousands of points. The
+        # tests let it.
+        with debug_mode(False):
+            figures = make_figures(curves, tasks, report.profiles)
+        drawn = drawing.pictures(figures)
+        for name, text in texts.items():
+            write_text(study / name, text)
+        with replacing(study / "curves.parquet") as beside:
+            write_parquet(report.rows, beside)
+        with bar(f"{study.name} report", total=len(drawn)) as advance:
+            for each in drawn:
+                picture = each.result()
+                pictures.append(picture)
+                path = study / "figures" / f"{picture.figure.name}.svg"
+                write_text(path, picture.svg)
+                with replacing(path.with_suffix(".png")) as beside:
+                    beside.write_bytes(picture.png)
+                write_text(path.with_suffix(".csv"), picture.figure.csv())
+                written += [path, path.with_suffix(".png"), path.with_suffix(".csv")]
+                advance(1)
+        bundle = drawing.bundle()
     page = make_page(
         curves=curves,
         found=findings(curves, tasks),
-        figures=pictures,
+        pictures=pictures,
+        bundle=bundle,
         healed=make_healed(curves, tasks),
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, report.profiles),
@@ -181,24 +182,17 @@ def show(report: Report, text_curves: bool = False) -> None:
         show_critical(console, fitted(report.critical, console.width))
     if text_curves:
         show_plots(console, make_plots(report.curves, report.tasks, console.width))
-    # A picture's two files in one line.
-    pngs = {path.with_suffix("") for path in report.written if path.suffix == ".png"}
+    # A picture's three files in one line.
+    drawn = {path.with_suffix("") for path in report.written if path.suffix == ".svg"}
     for line in report.skipped:
         console.print(Text(f"Skipped {line}"), soft_wrap=True)
     for line in report.failed:
         console.print(Text(f"Failed: {line}"), soft_wrap=True)
     for path in report.written:
-        if path.suffix == ".png":
+        of_picture = path.with_suffix("") in drawn
+        if of_picture and path.suffix != ".svg":
             continue
-        both = path.with_suffix("") in pngs
-        console.print(Text(f"{path}{' and .png' if both else ''}"), soft_wrap=True)
-
-
-def _scale(svg: str) -> int:
-    """How many pixels of a PNG are one of the picture: two, or one of a huge picture."""
-    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
-    assert size is not None
-    return 2 if 4 * float(size[1]) * float(size[2]) <= MOST_PIXELS else 1
+        console.print(Text(f"{path}{', .png and .csv' if of_picture else ''}"), soft_wrap=True)
 
 
 def read_entries(store: "Store") -> tuple[list[Entry], list[str]]:

@@ -1,6 +1,7 @@
 """`python -m layerprune.report outputs/STUDY ...`: reports from records, without any model."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,4 +97,7 @@ def _told(trouble: list[str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    # Thousands of records are millions of objects, which all stay: to look through them for what
+    # could go, again and again, takes as long as to read them.
+    gc.disable()
     sys.exit(main())

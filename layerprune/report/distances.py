@@ -6,6 +6,7 @@ import altair as alt
 
 from layerprune.plan.block import block
 from layerprune.report import style
+from layerprune.report.lines import NUMBERS
 from layerprune.similarity.profile import Profile
 
 Datum = dict[str, Any]
@@ -45,7 +46,7 @@ def distance_chart(
         _heat(data, "distance", "as measured", unit),
     ]
     return (
-        alt.concat(*panels, columns=2, data=alt.Data(values=data))
+        alt.concat(*panels, columns=2, data=NUMBERS)
         .resolve_scale(color="independent")
         .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
     )
@@ -100,8 +101,8 @@ def _heat(
             filled=True,
             size=16,
             opacity=1,
-            color="#d62728",
-            stroke="white",
+            color=style.NEAREST,
+            stroke=style.PAPER,
             strokeWidth=0.8,
         )
         .encode(x=x, y=y)

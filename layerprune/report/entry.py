@@ -81,6 +81,8 @@ class Entry:
     heal: str
     seed: int
     num_layers: int
+    parameters: int
+    """Of the model without the dropped layers."""
     fraction: float
     dropped: tuple[int, ...]
     answers: dict[str, Answers]
@@ -147,6 +149,7 @@ def _entry(point: Point) -> Entry:
         heal=text(heal),
         seed=count(point.identity["seed"]),
         num_layers=num_layers,
+        parameters=count(point.model["parameters_kept"]),
         fraction=number(plan["fraction"]),
         dropped=dropped,
         answers={each.task: each for each in answers},

@@ -1,14 +1,16 @@
 """Every figure of a study, in the order a reader wants them."""
 
+import csv
+import io
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from os.path import commonprefix
 from typing import Any
 
 import altair as alt
 import vl_convert
-from altair.utils import schemapi
 
 from layerprune.record.point import content_hash
 from layerprune.report import style
@@ -20,14 +22,19 @@ from layerprune.report.entry import ranges
 from layerprune.report.layers import WIDTH, dropped_chart, dropped_data
 from layerprune.report.lines import (
     GAP,
+    MOST_ERRORS,
     PANEL,
     accuracy_chart,
+    errors_shown,
     look_of,
     loss_chart,
+    pickers,
     subjects_chart,
 )
+from layerprune.report.nearest import nearest_chart, nearest_data
 from layerprune.report.scales import scale_of
-from layerprune.report.series import Datum, accuracy_data, loss_data, points
+from layerprune.report.series import Datum, accuracy_data, errors_of, loss_data, num_curves, points
+from layerprune.report.size import size_chart, size_data
 from layerprune.report.training import PANEL as TRAINING_PANEL
 from layerprune.report.training import thinned, trained, training_chart, training_data
 from layerprune.similarity.profile import Profile
@@ -41,7 +48,11 @@ MOST_NUMBERS = 240
 HEALING = "healing"
 """The figure's name, and that of its section in the page."""
 
-BARS = "bars: ±1 standard error"
+MOST_LINES = 300
+"""Points whose healing is drawn, likewise."""
+
+MOST_MARKS = 4_000
+"""Points in the small panels of a group's subjects: more of them nobody could tell apart."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,23 @@ class Figure:
     """In Vega-Lite."""
     panel: int
     """Pixels from one of its panels to the next; 0 if it has one panel only."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """The model and the metric of a figure that is about one only."""
+
+    @property
+    def data(self) -> list[Datum]:
+        """The numbers that it is drawn from."""
+        values: list[Datum] = self.spec["data"]["values"]
+        return values
+
+    def csv(self) -> str:
+        """Its data as CSV: a column for each field of any datum, nothing where one has none."""
+        out = io.StringIO()
+        names = list(dict.fromkeys(name for datum in self.data for name in datum))
+        writer = csv.DictWriter(out, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.data)
+        return out.getvalue()
 
     def svg(self) -> str:
         """The picture as SVG; the same text whatever was drawn before."""
@@ -66,50 +94,55 @@ class Figure:
 
 def make_figures(
     curves: Sequence[Curve], tasks: Sequence[Task], profiles: Iterable[tuple[str, Profile]]
-) -> list[Figure]:
+) -> Iterator[Figure]:
     """The figures of a study; `profiles` are its matrices of distances, each with its model."""
     look = look_of(curves)
-    figures = []
     for task in (task for task in tasks if task.parent is None):
         data = accuracy_data(curves, task.name)
-        said = f"acc on {task.size}; {BARS}"
+        said = _joined(f"acc on {task.size}", _errors(data))
         # On the picture, the dashed line of a single model has its name beside it.
         lines = [look.dashes(data)] if look.several_models else []
-        figures.append(
-            _figure(
-                f"accuracy-{_slug(task.name)}",
-                f"Accuracy on {task.name}",
-                f"{said}; {look.dashes(data)}.",
-                _spoken(f"Accuracy on {task.name}, {said}.", data, _percent),
-                accuracy_chart(data, look, task, [said, *lines]),
-            )
+        yield _figure(
+            f"accuracy-{_slug(task.name)}",
+            f"Accuracy on {task.name}",
+            f"{_joined(said, look.dashes(data))}.",
+            _spoken(f"Accuracy on {task.name}, {said}.", data, _percent),
+            accuracy_chart(data, look, task, [said, *lines]),
+            data,
+            params=[errors_shown(data), *pickers(look)],
         )
     for task in (task for task in tasks if task.children):
-        figures.append(_subjects(curves, task, {each.name: each for each in tasks}))
+        yield _subjects(curves, task, {each.name: each for each in tasks})
     data = loss_data(curves)
     sizes = sorted({datum["num_samples"] for datum in points(data)})
-    said = f"{' or '.join(map(str, sizes))} sequences of held-out text; {BARS}"
-    figures.append(
-        _figure(
-            "loss",
-            "Held-out loss",
-            f"Cross-entropy per token divided by ln V, on {said}. At 1 the model is no better than "
-            f"guessing evenly among all tokens; {look.dashes(data)}.",
-            _spoken(f"Loss over ln V on {said}.", data, "{:.3f}".format),
-            loss_chart(data, look, [f"cross-entropy / ln V on {said}; 1 is guessing evenly"]),
-        )
+    said = _joined(f"{' or '.join(map(str, sizes))} sequences of held-out text", _errors(data))
+    yield _figure(
+        "loss",
+        "Held-out loss",
+        f"Cross-entropy per token divided by ln V, on {said}. At 1 the model is no better than "
+        f"guessing evenly among all tokens; {look.dashes(data)}.",
+        _spoken(f"Loss over ln V on {said}.", data, "{:.3f}".format),
+        loss_chart(data, look, [f"cross-entropy / ln V on {said}; 1 is guessing evenly"]),
+        data,
+        params=[errors_shown(data), *pickers(look)],
     )
     if trained(curves):
-        figures.append(_training(curves))
+        yield _training(curves)
     if costs := cost_data(curves):
-        figures.append(_cost(curves, costs))
+        yield _cost(curves, costs)
+    if sizes := size_data(curves):
+        yield _size(sizes)
     profiles = list(profiles)
-    several = len({profile.depends_on["metric"] for _, profile in profiles}) > 1
-    figures += [_distances(model, profile, several) for model, profile in profiles]
+    metrics = dict.fromkeys(str(profile.depends_on["metric"]) for _, profile in profiles)
+    several = len(metrics) > 1
+    for metric in metrics:
+        alike = [each for each in profiles if each[1].depends_on["metric"] == metric]
+        yield _nearest(metric, alike, several)
+    for model, profile in profiles:
+        yield _distances(model, profile, several)
     layers = dropped_data(curves)
     if layers:
-        figures.append(_layers(curves, layers))
-    return figures
+        yield _layers(curves, layers)
 
 
 def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Figure:
@@ -118,28 +151,53 @@ def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Fi
     start = commonprefix(task.children)  # noqa: RUF071 - names, not paths
     start = start[: start.rfind("_") + 1]
     data = []
+    drawn = _few(curves, MOST_MARKS // len(task.children))
     for child in task.children:
         short = child.removeprefix(start)
-        data += accuracy_data(curves, child, f"{short} ({every[child].num_samples[-1]:,})")
-    said = f"acc, with the number of questions in brackets; {BARS}"
+        data += accuracy_data(drawn, child, f"{short} ({every[child].num_samples[-1]:,})")
+    some = f"{len(drawn)} of {len(curves)} curves, all are in curves.csv; "
+    said = f"{some if len(drawn) < len(curves) else ''}acc, number of questions in brackets"
+    said = _joined(said, _errors(data))
     columns = 3 if len(task.children) <= 6 else 4
     return _figure(
         f"subjects-{_slug(task.name)}",
         f"Accuracy on each subject of {task.name}",
-        f"{said}; {look.dashes(data)}. With few questions in each, single points say little.",
+        f"{_joined(said, look.dashes(data))}. Single points of few questions say little.",
         _spoken(f"Accuracy on each subject of {task.name}.", data, _percent),
         subjects_chart(data, look, task, [said, look.dashes(data)], columns),
+        data,
         panel=PANEL + GAP,
+        params=[errors_shown(data), *pickers(look)],
     )
+
+
+def _few(curves: Sequence[Curve], num_points: int) -> list[Curve]:
+    """The curves, or so many that they have `num_points` at most: first one of every colour."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for at, curve in enumerate(curves):
+        ranked.append((seen[curve.hue], at))
+        seen[curve.hue] += 1
+    chosen: list[int] = []
+    for _, at in sorted(ranked):
+        num_points -= len(curves[at].entries)
+        if num_points < 0 and chosen:
+            break
+        chosen.append(at)
+    return [curves[at] for at in sorted(chosen)]
 
 
 def _training(curves: Sequence[Curve]) -> Figure:
     look = look_of(curves)
-    data = training_data(curves)
+    healed = [curve for curve in curves if trained([curve])]
+    drawn = _few(healed, MOST_LINES)
+    data = training_data(drawn)
     recipes = ", ".join(dict.fromkeys(entry.heal for _, entry in trained(curves)))
     over = max(datum["over"] for datum in data if datum["kind"] == "training")
     means = f" (means over up to {over} steps)" if over > 1 else ""
     said = f"points: held-out loss, step 0 before training; light lines: what is trained on{means}"
+    if len(drawn) < len(healed):
+        said = f"{len(drawn)} of {len(healed)} healed curves; {said}"
     dashes = look.dashes(data)
     panels = len({datum["panel"] for datum in data})
     lines = [dashes] if dashes and (panels > 1 or look.several_models) else []
@@ -150,6 +208,7 @@ def _training(curves: Sequence[Curve]) -> Figure:
         f"{'; ' if dashes else ''}{dashes}.",
         f"Losses in nats per token during healing by {recipes}. {_limited(_losses(curves))}.",
         training_chart(data, look, f"Loss during healing: {recipes}", [said, *lines], 3),
+        data,
         panel=TRAINING_PANEL + GAP if panels > 1 else 0,
     )
 
@@ -168,7 +227,53 @@ def _cost(curves: Sequence[Curve], data: list[Datum]) -> Figure:
         f"Time and memory of healing against the fraction of layers dropped; {said}.",
         f"{title}; {said}. {_limited(spoken)}.",
         cost_chart(data, look_of(curves), f"{title} as layers are dropped", [said]),
+        data,
         panel=COST_WIDTH + GAP,
+    )
+
+
+def _size(data: list[Datum]) -> Figure:
+    title = "Size of what stays"
+    said = (
+        "counted, not measured: parameters without the dropped layers, times the bytes that each "
+        "takes"
+    )
+    spoken = [
+        f"{datum['panel']}, {datum['model']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.4g}"
+        for datum in data
+    ]
+    return _figure(
+        "size",
+        title,
+        f"Parameters and weights against the fraction of layers dropped; {said}. How fast one "
+        "model answers alone is not drawn: cut models are asked together, and answers are kept, "
+        "so the records do not hold it.",
+        f"{title}; {said}. {_limited(spoken)}.",
+        size_chart(data, f"{title} as layers are dropped", [said]),
+        data,
+        panel=COST_WIDTH + GAP,
+    )
+
+
+def _nearest(metric: str, profiles: Sequence[tuple[str, Profile]], several: bool) -> Figure:
+    data = nearest_data(profiles)
+    scale = scale_of(metric)
+    title = f"Distance across the nearest block of each size{f', {metric}' if several else ''}"
+    labelled = len(profiles) == 1
+    said = "the least of all blocks of n layers" + ("; numbers: l*(n), where it begins" * labelled)
+    spoken = [
+        f"{datum['line']}, n={datum['size']}: {datum['distance']:.4f} at l*={datum['first_layer']}"
+        for datum in data
+    ]
+    return _figure(
+        f"nearest-{_slug(metric)}" if several else "nearest",
+        title,
+        f"{scale.caption}: {said}.",
+        f"{title}: {said}. {_limited(spoken)}.",
+        nearest_chart(data, scale.legend, title, [said]),
+        data,
+        facts={"metric": metric},
     )
 
 
@@ -206,7 +311,9 @@ def _distances(model: str, profile: Profile, several_metrics: bool) -> Figure:
         f"{scale.caption}{where}, {said}.",
         f"{title}. Nearest block of each size n, with its first layer l* and distance: {spoken}.",
         distance_chart(data, scale.legend, title, [said]),
+        data,
         panel=SIDE + 56,
+        facts={"model": model, "metric": metric},
     )
 
 
@@ -225,17 +332,41 @@ def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
         "Layers count from 0.",
         f"{title}. {_limited(list(plans))}.",
         dropped_chart(data, look_of(curves), title, ["n layers dropped, coloured; grey: kept"], 2),
+        data,
         panel=WIDTH + 54,
     )
 
 
 def _figure(
-    name: str, title: str, caption: str, spoken: str, chart: alt.TopLevelMixin, panel: int = 0
+    name: str,
+    title: str,
+    caption: str,
+    spoken: str,
+    chart: alt.TopLevelMixin,
+    data: Sequence[Datum],
+    panel: int = 0,
+    params: Sequence[dict[str, Any]] = (),
+    facts: dict[str, str] | None = None,
 ) -> Figure:
-    spec = chart.to_dict(validate=schemapi.DEBUG_MODE)
-    spec["config"] = style.config()
+    # The tests hold specifications against Vega-Lite's schema: with many panels it takes seconds.
+    spec = chart.to_dict(validate=False)
+    spec["data"] = {"values": list(data)}
+    if params:
+        spec["params"] = list(params)
+    spec["config"] = style.config(stacked=len(params) > 2)
     spec["description"] = spoken
-    return Figure(name, title, caption, spoken, spec, panel)
+    return Figure(name, title, caption, spoken, spec, panel, facts or {})
+
+
+def _errors(data: Sequence[Datum]) -> str:
+    said = errors_of(data)
+    if said and num_curves(data) > MOST_ERRORS:
+        return f"{said}, drawn for up to {MOST_ERRORS} curves at once"
+    return said
+
+
+def _joined(*said: str) -> str:
+    return "; ".join(each for each in said if each)
 
 
 def _spoken(start: str, data: Sequence[Datum], form: Callable[[float], str]) -> str:

@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import altair as alt
 
 from layerprune.report import style
 from layerprune.report.curves import Curve
-from layerprune.report.lines import Look
+from layerprune.report.entry import Entry, ranges
+from layerprune.report.lines import NUMBERS, Chart, Look
 
 Datum = dict[str, Any]
 
@@ -18,7 +20,7 @@ ROW = 13
 
 
 def dropped_data(curves: Sequence[Curve]) -> list[Datum]:
-    """One datum for each layer of each plan; a plan that several curves share is there once."""
+    """One datum for each run of layers that go or stay; a plan that curves share is there once."""
     # Healing and questions do not change which layers go: of curves by one rule, those that show
     # nothing of their own are left out.
     rules: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
@@ -41,29 +43,36 @@ def dropped_chart(
         panels[datum["panel"]].append(datum)
     charts = [_panel(name, rows, look) for name, rows in panels.items()]
     return (
-        alt.concat(*charts, columns=columns, data=alt.Data(values=list(data)))
+        alt.concat(*charts, columns=columns, data=NUMBERS)
         .resolve_scale(color="independent")
         .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
     )
 
 
-def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
+def _panel(name: str, rows: Sequence[Datum], look: Look) -> Chart:
     plans = list(dict.fromkeys(row["plan"] for row in rows))
     color = style.HUES[look.hues.index(rows[0]["hue"]) % len(style.HUES)]
-    most = max(row["layer"] for row in rows)
+    most = max(row["last"] for row in rows)
     step = 5 if most > 12 else 1
-    return (
+    x = alt.X(
+        "start:Q",
+        title="layer",
+        scale=alt.Scale(domain=[-0.5, most + 0.5], nice=False, zero=False),
+        axis=alt.Axis(
+            values=list(range(0, most + 1, step)),
+            labelAngle=0,
+            ticks=False,
+            domain=False,
+            grid=False,
+        ),
+    )
+    runs = (
         alt.Chart()
-        .transform_filter(alt.FieldEqualPredicate(field="panel", equal=name))
-        .mark_rect(stroke="white", strokeWidth=1, aria=False)
+        .transform_calculate(start="datum.first - 0.5", end="datum.last + 0.5")
+        .mark_rect(stroke=style.PAPER, strokeWidth=1, aria=False)
         .encode(
-            x=alt.X(
-                "layer:O",
-                title="layer",
-                axis=alt.Axis(
-                    values=list(range(0, most + 1, step)), labelAngle=0, ticks=False, domain=False
-                ),
-            ),
+            x=x,
+            x2="end:Q",
             y=alt.Y(
                 "plan:N",
                 title="n",
@@ -78,13 +87,23 @@ def _panel(name: str, rows: Sequence[Datum], look: Look) -> alt.Chart:
             tooltip=[
                 alt.Tooltip("panel:N", title="plan of"),
                 alt.Tooltip("layers_dropped:Q", title="layers dropped"),
-                alt.Tooltip("layer:O"),
-                alt.Tooltip("state:N", title="which is"),
+                alt.Tooltip("layers:N", title="layers"),
+                alt.Tooltip("state:N", title="which are"),
             ],
         )
+    )
+    # Runs are fewer marks than layers; lines between the layers let them be counted.
+    between = (
+        alt.Chart(alt.Data(values=[{"between": layer + 0.5} for layer in range(most)]))
+        .mark_rule(strokeWidth=1, color=style.PAPER, aria=False)
+        .encode(x="between:Q")
+    )
+    return (
+        alt.layer(runs, between)
+        .transform_filter(alt.FieldEqualPredicate(field="panel", equal=name))
         .properties(
             width=WIDTH,
-            height=alt.Step(ROW),
+            height=ROW * len(plans),
             title=alt.TitleParams(text=name, fontSize=13, fontWeight="normal", offset=6),
         )
     )
@@ -123,12 +142,25 @@ def _plans(panel: str, curve: Curve) -> list[Datum]:
         data += [
             {
                 "panel": panel,
+                "model": entry.model,
+                "metric": entry.metric,
+                "strategy": entry.strategy,
                 "hue": curve.hue,
                 "plan": plan,
                 "layers_dropped": entry.num_dropped,
-                "layer": layer,
-                "state": "dropped" if layer in entry.dropped else "kept",
+                "first": run[0],
+                "last": run[-1],
+                "layers": ranges(run),
+                "state": "dropped" if dropped else "kept",
             }
-            for layer in range(entry.num_layers)
+            for dropped, run in _runs(entry)
         ]
     return data
+
+
+def _runs(entry: Entry) -> list[tuple[bool, list[int]]]:
+    """The model's layers from the first to the last, in runs of which all go or all stay."""
+    return [
+        (dropped, list(run))
+        for dropped, run in groupby(range(entry.num_layers), key=set(entry.dropped).__contains__)
+    ]

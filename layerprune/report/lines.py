@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import altair as alt
 
 from layerprune.report import style
 from layerprune.report.curves import UNHEALED, Curve, Task
-from layerprune.report.series import Datum, most_dropped, span
+from layerprune.report.series import Datum, most_dropped, num_curves, span
 
 Chart = alt.LayerChart | alt.FacetChart
 
@@ -19,6 +19,21 @@ PANEL = 190
 
 GAP = 26
 """Between two small panels."""
+
+MOST_ERRORS = 12
+"""Curves in one figure whose errors can be told apart; of more, they are shown at none.
+
+The page shows them again when so few are left switched on.
+"""
+
+ERRORS = "errors_shown"
+"""The parameter that says so."""
+
+NUMBERS = alt.Data(values=[])
+"""Where a chart's data go once it is a specification: altair would check each value of them."""
+
+PICKABLE = "dots"
+"""The marks whose legends can be clicked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Look:
         return self.title == "model"
 
     def dashes(self, data: Sequence[Datum]) -> str:
-        """What the dashed lines of a figure are."""
+        """What the dashed lines of a figure are, and whether colours say enough."""
         there = {datum["kind"] for datum in data}
         dense = (
             "coloured dashes: the dense models"
@@ -45,7 +60,11 @@ class Look:
             else ("black dashes: the dense model")
         )
         said = [dense] if "dense" in there else []
-        return "; ".join([*said, "grey dashes: guessing evenly"] if "chance" in there else said)
+        if "chance" in there:
+            said.append("grey dashes: guessing evenly")
+        if len(self.hues) > len(style.HUES):
+            said.append(f"more than {len(style.HUES)} colours repeat")
+        return "; ".join(said)
 
 
 def look_of(curves: Sequence[Curve]) -> Look:
@@ -96,7 +115,7 @@ def faceted(panel: Chart, data: list[Datum], columns: int, width: int) -> alt.Fa
     header = alt.Header(title=None, labelAnchor="start", labelLimit=width, labelPadding=4)
     names = list(dict.fromkeys(datum["panel"] for datum in data))
     return panel.facet(
-        data=alt.Data(values=data),
+        data=NUMBERS,
         facet=alt.Facet("panel:N", sort=names, header=header),
         columns=columns,
         spacing={"row": 18, "column": GAP},
@@ -131,6 +150,46 @@ def shape_of(look: Look, shown: Sequence[str]) -> alt.Shape:
     )
 
 
+def picked(look: Look, strength: float, faint: float = 0.08) -> dict[str, Any]:
+    """The opacity of what is picked in the legends, or of all if nothing is; else `faint`.
+
+    Of a fill or of a stroke, not of the mark: each mark that is see-through as a whole is painted
+    on a sheet of its own, and hundreds of them take seconds.
+    """
+    names = [name for name, _ in _pickers(look)]
+    if not names:
+        return {"value": strength}
+    test = {"and": [{"param": name} for name in names]}
+    return {"value": faint, "condition": {"test": test, "value": strength}}
+
+
+def pickers(look: Look) -> list[dict[str, Any]]:
+    """Vega-Lite's parameters that make the legends clickable: those that `picked` asks."""
+    return [
+        {
+            "name": name,
+            "select": {"type": "point", "fields": [field]},
+            "bind": "legend",
+            "views": [PICKABLE],
+        }
+        for name, field in _pickers(look)
+    ]
+
+
+def errors_shown(data: Sequence[Datum]) -> dict[str, Any]:
+    """Vega-Lite's parameter that says whether errors are drawn: not of many curves at once."""
+    return {"name": ERRORS, "value": num_curves(data) <= MOST_ERRORS}
+
+
+def _pickers(look: Look) -> list[tuple[str, str]]:
+    """Of each legend whose entries can be clicked: the parameter's name and its field."""
+    own = look.several_models and len(look.marks) > 1  # shapes have a legend of their own
+    return [
+        *([("hue_picked", "hue")] if len(look.hues) > 1 else []),
+        *([("mark_picked", "mark")] if own else []),
+    ]
+
+
 def rule_of(look: Look, y: alt.Y, kind: Literal["chance", "dense"], small: bool) -> alt.Chart:
     """The dashed lines of the dense models, or of guessing evenly."""
     rule = alt.Chart().transform_filter(f"datum.kind === '{kind}'")
@@ -146,7 +205,7 @@ def rule_of(look: Look, y: alt.Y, kind: Literal["chance", "dense"], small: bool)
 
 def _single(data: list[Datum], look: Look, axis: alt.Y, title: str, subtitle: list[str]) -> Chart:
     layers = _layers(look, axis, fractions_axis(data, 8), small=False)
-    return alt.layer(*layers, data=alt.Data(values=data)).properties(
+    return alt.layer(*layers, data=NUMBERS).properties(
         width=style.WIDTH, height=style.HEIGHT, title=alt.TitleParams(text=title, subtitle=subtitle)
     )
 
@@ -164,12 +223,16 @@ def _percent_axis(data: list[Datum], ticks: int) -> alt.Y:
 
 
 def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
-    """Chance and dense lines below, then curves, error bars and points."""
+    """Chance and dense lines below, then bands, curves, error bars and points."""
     hue, shape = hue_of(look, look.hues), shape_of(look, look.hues)
     base = alt.Chart()
     curve = base.transform_filter("datum.kind === 'point' && datum.joined")
     line = curve.mark_line(strokeWidth=1.5 if small else 2).encode(
-        x=x, y=y, color=hue, detail="curve:N"
+        x=x,
+        y=y,
+        color=hue,
+        detail="curve:N",
+        strokeOpacity=alt.StrokeOpacityValue(**picked(look, 1)),
     )
     if look.recipes:
         # As in the paper: healed curves solid, the others dotted. Where none is healed, all are
@@ -183,18 +246,49 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
             legend.labelExpr = f"datum.value === 'healed' ? {by} : datum.label"
         line = line.encode(strokeDash=alt.StrokeDash("healed:N", scale=dash, legend=legend))
     point = base.transform_filter("datum.kind === 'point'")
-    bar = point.mark_rule(strokeWidth=1 if small else 1.25, opacity=0.5, aria=False).encode(
-        x=alt.X("bar:Q"), y=alt.Y("low:Q"), y2="high:Q", color=hue
+    # Where bands of many curves lie over each other, they must not hide the lines.
+    strong = 0.18 if len(look.hues) <= 4 else 0.1
+    band = (
+        base.transform_filter(f"{ERRORS} && datum.error === 'band'")
+        .mark_area(opacity=1, aria=False)
+        .encode(
+            x=x,
+            y=alt.Y("low:Q"),
+            y2="high:Q",
+            color=hue,
+            detail="curve:N",
+            fillOpacity=alt.FillOpacityValue(**picked(look, strong, strong / 4)),
+        )
     )
-    # Thousands of small points would each be described; the figure's own description holds them.
-    dot = point.mark_point(filled=True, opacity=1, size=22 if small else 60, aria=not small).encode(
-        x=x, y=y, color=hue, shape=shape, tooltip=_TOOLTIP
+    bar = (
+        base.transform_filter(f"{ERRORS} && datum.error === 'bar'")
+        .mark_rule(strokeWidth=1 if small else 1.25, aria=False)
+        .encode(
+            x=alt.X("bar:Q"),
+            y=alt.Y("low:Q"),
+            y2="high:Q",
+            color=hue,
+            strokeOpacity=alt.StrokeOpacityValue(**picked(look, 0.5)),
+        )
+    )
+    # Thousands of points would each be described; the figure's own description holds them.
+    dot = (
+        point.mark_point(filled=True, opacity=1, size=22 if small else 60, aria=False)
+        .encode(
+            x=x,
+            y=y,
+            color=hue,
+            shape=shape,
+            fillOpacity=alt.FillOpacityValue(**picked(look, 1)),
+            tooltip=_TOOLTIP,
+        )
+        .properties(name=PICKABLE)
     )
     rules = [rule_of(look, y, kind, small) for kind in ("chance", "dense")]
-    labels = [] if small else [_label(y, "chance")]
+    labels = [] if small else _label(y, "chance")
     if not small and not look.several_models:  # the names of several lines would overlap
-        labels.append(_label(y, "dense"))
-    return [*rules, bar, line, dot, *labels]
+        labels += _label(y, "dense")
+    return [*rules, band, bar, line, dot, *labels]
 
 
 _TOOLTIP = [
@@ -209,14 +303,21 @@ _TOOLTIP = [
 ]
 
 
-def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> alt.Chart:
+def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> list[alt.Chart]:
     """The name of a dashed line: the dense one's on the right, where curves have come down."""
     text = alt.Chart().transform_filter(f"datum.kind === '{kind}'")
+    # A seam of paper around the letters first: curves may pass below them.
+    seam: dict[str, Any] = {"stroke": style.PAPER, "strokeWidth": 3, "strokeJoin": "round"}
     if kind == "dense":
-        mark = text.mark_text(align="right", baseline="bottom", dx=-2, dy=-3, color=style.DENSE)
-        return mark.encode(x=alt.value("width"), y=y, text="label:N")
-    mark = text.mark_text(align="left", baseline="top", dx=4, dy=4, color="#666666")
-    return mark.encode(x=alt.value(0), y=y, text="label:N")
+        place: dict[str, Any] = {"align": "right", "baseline": "bottom", "dx": -2, "dy": -3}
+        x, color = alt.value("width"), style.DENSE
+    else:
+        place = {"align": "left", "baseline": "top", "dx": 4, "dy": 4}
+        x, color = alt.value(0), style.SAID
+    return [
+        text.mark_text(**place, **more, color=color, aria=False).encode(x=x, y=y, text="label:N")
+        for more in (seam, {})
+    ]
 
 
 def _legend(title: str | None, names: Sequence[str]) -> alt.Legend:

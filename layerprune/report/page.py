@@ -1,22 +1,26 @@
 """The report as one HTML file that needs nothing else: text, tables, figures, scripts."""
 
-import base64
-import functools
 import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-
+from layerprune.report import style
+from layerprune.report.controls import controls, facts_of
 from layerprune.report.curves import Curve
-from layerprune.report.figures import HEALING, VEGA_LITE, Figure
+from layerprune.report.figures import HEALING
 from layerprune.report.healed import Healed
+from layerprune.report.lines import MOST_ERRORS
+from layerprune.report.packed import packed
+from layerprune.report.pictures import Picture
 from layerprune.report.summary import GLANCE, MOST, Finding, sentences
 from layerprune.report.table import Grid, notes_once
 
 HERE = Path(__file__).parent
+
+HELD = "How far each curve keeps its accuracy"
+GIVEN = "What healing took and gave"
 
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -28,18 +32,22 @@ POLICY = (
 def make_page(
     curves: Sequence[Curve],
     found: Sequence[Finding],
-    figures: Sequence[tuple[Figure, str]],
+    pictures: Sequence[Picture],
+    bundle: str,
     healed: Healed | None,
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
-    """The page. Each figure comes with its SVG, which stands there until its script has run."""
+    """The page, with the scripts that draw as `bundle`.
+
+    Each figure comes with a picture, which stands there until the scripts have run.
+    """
     models = list(dict.fromkeys(curve.first.model for curve in curves))
     what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
     title = f"Layers dropped: {what}"
     under = {} if healed is None else {HEALING: _healed(healed)}
-    parts = [_figure(figure, svg, under.pop(figure.name, "")) for figure, svg in figures]
-    targets = [(figure.name, figure.title) for figure, _ in figures]
+    parts = [_figure(each, under.pop(each.figure.name, "")) for each in pictures]
+    targets = [(each.figure.name, each.figure.title) for each in pictures]
     if healed is not None and under:  # healed without training: there is no figure to stand under
         head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'
         parts.append(f"{head}\n{under[HEALING]}</section>\n")
@@ -61,12 +69,13 @@ def make_page(
 {_beside("page.css")}</style>
 </head>
 <body>
-<main>
+<a class="skip" href="#content">Skip to the content</a>
+<main id="content">
 <h1>{escape(title)}</h1>
 <p>{_unbroken(escape(" ".join(sentences(curves, found))))}</p>
 {_glance(found) if len(found) > MOST else ""}
-<nav>{" ".join(links)}</nav>
-{"".join(parts)}
+<nav aria-label="Figures and tables">{" ".join(links)}</nav>
+{controls(curves)}{"".join(parts)}
 <section id="numbers">
 <h2>All numbers</h2>
 {"".join(_table(grid, note) for grid, note in notes_once(grids))}
@@ -78,8 +87,11 @@ def make_page(
 {"".join(_made(name, values) for name, values in made)}</dl>
 </section>
 </main>
+{_json("curves", {curve.label: facts_of(curve) for curve in curves})}
+{_json("dark", style.DARK)}
+{_json("most-errors", MOST_ERRORS)}
 <script>
-{_bundle()}
+{bundle}
 </script>
 <script>
 {_beside("page.js")}</script>
@@ -93,32 +105,43 @@ def embedded_json(content: Any) -> str:
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _figure(figure: Figure, svg: str, under: str) -> str:
+def _json(name: str, content: Any) -> str:
+    return f'<script type="application/json" id="{name}">{embedded_json(content)}</script>'
+
+
+def _figure(picture: Picture, under: str) -> str:
+    figure = picture.figure
     name = escape(figure.name)
-    picture = base64.b64encode(svg.encode()).decode()
+    spec = {key: value for key, value in figure.spec.items() if key != "data"}
+    facts = escape(json.dumps(figure.facts))
+    files = f"figures/{name}.csv, .svg and .png"
     return f"""<section id="{name}">
 <h2>{escape(figure.title)}</h2>
 <figure>
-<div class="card" data-spec="spec-{name}" data-panel="{figure.panel}">
-<img src="data:image/svg+xml;base64,{picture}" alt="{escape(figure.alt)}">
+<div class="card" data-spec="spec-{name}" data-panel="{figure.panel}" data-facts="{facts}">
+<img src="{picture.still}" alt="{escape(figure.alt)}">
 <div class="chart"></div>
+<p class="nothing" hidden>All of it is switched off.</p>
 </div>
-<figcaption>{escape(figure.caption)}</figcaption>
+<figcaption>{escape(figure.caption)} <span class="files">Its numbers and pictures: \
+<code>{files}</code>.</span></figcaption>
 </figure>
-<script type="application/json" id="spec-{name}">{embedded_json(figure.spec)}</script>
+{_json(f"spec-{name}", spec)}
+{_json(f"spec-{name}-data", packed(figure.data))}
 {under}</section>
 """
 
 
 def _glance(found: Sequence[Finding]) -> str:
     """How far each curve holds, one line each."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in GLANCE)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in GLANCE)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in finding.cells) + "</tr>\n"
         for finding in found
     )
-    return f"""<div class="scroll">
+    return f"""{_scroll(HELD, "held")}
 <table class="glance">
+<caption>{HELD}</caption>
 <thead>
 <tr>{head}</tr>
 </thead>
@@ -130,13 +153,14 @@ def _glance(found: Sequence[Finding]) -> str:
 
 def _healed(healed: Healed) -> str:
     """What healing cost and gave, one line each."""
-    head = "".join(f"<th>{_broken(escape(name))}</th>" for name in healed.columns)
+    head = "".join(f'<th scope="col">{_broken(escape(name))}</th>' for name in healed.columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n"
         for row in healed.rows
     )
-    return f"""<div class="scroll under">
+    return f"""{_scroll(GIVEN, "under")}
 <table class="healed">
+<caption>{GIVEN}</caption>
 <thead>
 <tr>{head}</tr>
 </thead>
@@ -146,6 +170,12 @@ def _healed(healed: Healed) -> str:
 </div>
 <p class="note">{escape(healed.note)}</p>
 """
+
+
+def _scroll(name: str, more: str = "") -> str:
+    """The start of what a wide table scrolls in, by keys too."""
+    style = f"scroll {more}".strip()
+    return f'<div class="{style}" tabindex="0" role="region" aria-label="{escape(name)}">'
 
 
 def _broken(text: str) -> str:
@@ -161,12 +191,12 @@ def _unbroken(text: str) -> str:
 def _table(grid: Grid, note: str) -> str:
     # With one curve, the title names it.
     head = "".join(
-        f'<th class="block" colspan="{len(grid.columns)}">{escape(block)}</th>'
+        f'<th class="block" scope="colgroup" colspan="{len(grid.columns)}">{escape(block)}</th>'
         for block in grid.blocks
         if len(grid.blocks) > 1
     )
-    head = f"<tr><th></th><th></th>{head}</tr>\n" if head else ""
-    names = "<th>fraction</th><th>n</th>" + "".join(
+    head = f"<tr><td></td><td></td>{head}</tr>\n" if head else ""
+    names = '<th scope="col">fraction</th><th scope="col">n</th>' + "".join(
         _cell("th", column, column) for _ in grid.blocks for column in grid.columns
     )
     columns = ("", "", *grid.columns * len(grid.blocks))
@@ -174,7 +204,7 @@ def _table(grid: Grid, note: str) -> str:
         "<tr>" + "".join(map(_cell, ["td"] * len(row), columns, row)) + "</tr>\n"
         for row in grid.rows
     )
-    return f"""<div class="scroll">
+    return f"""{_scroll(grid.title)}
 <table>
 <caption>{escape(grid.title)}</caption>
 <thead>
@@ -191,7 +221,8 @@ def _table(grid: Grid, note: str) -> str:
 def _cell(tag: str, column: str, text: str) -> str:
     """A cell; the list of layers, which starts a curve's block, reads from the left."""
     style = ' class="layers block-start"' if column == "layers" else ""
-    return f"<{tag}{style}>{escape(text)}</{tag}>"
+    scope = ' scope="col"' if tag == "th" else ""
+    return f"<{tag}{scope}{style}>{escape(text)}</{tag}>"
 
 
 def _made(name: str, values: Sequence[str]) -> str:
@@ -201,11 +232,3 @@ def _made(name: str, values: Sequence[str]) -> str:
 
 def _beside(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
-    # Inside a script element this would end it; in JavaScript's texts `<\\/` is the same.
-    return bundle.replace("</script", "<\\/script")

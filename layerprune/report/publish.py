@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         float: pa.float64(),
         float | None: pa.float64(),
     }
-    schema = pa.schema([(field.name, kinds[field.type]) for field in fields(Row)])
+    schema = pa.schema([(name, kinds[kind]) for name, kind in Row.__annotations__.items()])
     columns = {name: [getattr(row, name) for row in rows] for name in HEADER}
     parquet.write_table(pa.table(columns, schema=schema), path)
 

@@ -3,15 +3,13 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from typing import NamedTuple
 
 from layerprune.record.point import HELDOUT
 from layerprune.report.entry import Entry, Value
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One number of one point; the fields are the file's columns, in order."""
 
     model: str
@@ -35,10 +33,7 @@ class Row:
     """Questions, or sequences of held-out text."""
 
 
-HEADER = tuple(field.name for field in fields(Row))
-
-CELLS = attrgetter(*HEADER)
-"""A row's values in the order of the columns: far faster than `astuple`, which copies."""
+HEADER = Row._fields
 
 
 def make_rows(entries: Iterable[Entry]) -> list[Row]:
@@ -51,7 +46,7 @@ def csv_text(rows: Iterable[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")  # it writes floats with repr, None as nothing
     writer.writerow(HEADER)
-    writer.writerows(map(CELLS, rows))
+    writer.writerows(rows)
     return out.getvalue()
 
 
@@ -84,4 +79,4 @@ def _rows(entry: Entry) -> Iterator[Row]:
 
 def _order(row: Row) -> tuple[object, ...]:
     # None does not compare with numbers.
-    return tuple(-1 if value is None else value for value in CELLS(row))
+    return tuple(-1 if value is None else value for value in row)

@@ -1,11 +1,15 @@
 """The numbers behind the figures with curves, as data that Vega-Lite takes."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from layerprune.record.point import HELDOUT
 from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve
 from layerprune.report.entry import Entry, Value, ranges
+
+DENSE_ENOUGH = 8
+"""Points from which on a curve's errors are a band: fewer stand too far apart to be joined."""
 
 Datum = dict[str, Any]
 """Of `kind` point, dense (the whole model's line) or chance (the line of guessing evenly)."""
@@ -28,7 +32,7 @@ def accuracy_data(curves: Sequence[Curve], task: str, panel: str = "") -> list[D
         {"kind": "chance", "value": chance, "label": f"guessing evenly {chance:.1%}"}
         for chance in sorted(chances)
     ]
-    return [{**datum, "panel": panel} for datum in _beside(data)]
+    return [{**datum, "panel": panel} for datum in _with_errors(data)]
 
 
 def loss_data(curves: Sequence[Curve]) -> list[Datum]:
@@ -40,7 +44,7 @@ def loss_data(curves: Sequence[Curve]) -> list[Datum]:
     ]
     dense = ((curve, curve.dense.loss.normalised) for curve in curves if curve.dense is not None)
     data += dense_lines(dense, "{:.3f}")
-    return _beside([*data, {"kind": "chance", "value": 1.0, "label": "guessing evenly 1.0"}])
+    return _with_errors([*data, {"kind": "chance", "value": 1.0, "label": "guessing evenly 1.0"}])
 
 
 def dense_lines(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
@@ -53,6 +57,7 @@ def dense_lines(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
         # The first curve of a model is one that is not healed, if there is one.
         line = {
             "kind": "dense",
+            "model": curve.first.model,
             "hue": curve.hue,
             "value": value.value,
             "label": f"{name} {form.format(value.value)}",
@@ -103,17 +108,42 @@ def _point(curve: Curve, entry: Entry, task: str, value: Value, num_samples: int
     }
 
 
-def _beside(data: Sequence[Datum]) -> list[Datum]:
-    """The data with a place for each point's error bar: `bar`, a hair beside its `fraction`.
+def errors_of(data: Sequence[Datum]) -> str:
+    """How the figure shows standard errors, in words; nothing if it has none."""
+    kinds = {datum["error"] for datum in points(data)}
+    said = [f"{kind}s" for kind in ("band", "bar") if kind in kinds]
+    return f"{' and '.join(said)}: ±1 standard error" if said else ""
 
-    Bars of several curves would hide each other; each stays within its own point's width.
+
+def num_curves(data: Sequence[Datum]) -> int:
+    """Of how many curves there are points."""
+    return len({datum["curve"] for datum in points(data)})
+
+
+def _with_errors(data: Sequence[Datum]) -> list[Datum]:
+    """The data with the `error` that each point shows, and a place for it if that is a bar.
+
+    A bar stands at `bar`, a hair beside its `fraction`: those of several curves would hide each
+    other; each stays within its own point's width.
     """
-    curves = list(dict.fromkeys(datum["curve"] for datum in points(data)))
+    counts = Counter(datum["curve"] for datum in points(data))
+    curves = list(counts)
+    places = {curve: at for at, curve in enumerate(curves)}
     step = min(0.006, 0.012 / max(1, len(curves))) * most_dropped(data)
     middle = (len(curves) - 1) / 2
     return [
-        {**datum, "bar": datum["fraction"] + (curves.index(datum["curve"]) - middle) * step}
+        {
+            **datum,
+            "error": _error(datum, counts[datum["curve"]]),
+            "bar": datum["fraction"] + (places[datum["curve"]] - middle) * step,
+        }
         if datum["kind"] == "point"
         else datum
         for datum in data
     ]
+
+
+def _error(datum: Datum, num_points: int) -> str:
+    if datum["stderr"] is None:
+        return "none"
+    return "band" if datum["joined"] and num_points >= DENSE_ENOUGH else "bar"

@@ -8,7 +8,7 @@ import altair as alt
 from layerprune.report import style
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.lines import Chart, Look, faceted, hue_of, rule_of, shape_of
+from layerprune.report.lines import NUMBERS, Chart, Look, faceted, hue_of, rule_of, shape_of
 from layerprune.report.series import Datum, dense_lines
 
 _T = TypeVar("_T")
@@ -21,6 +21,9 @@ MOST_LOSSES = 200
 
 MOST_MEASURED = 60
 """Held-out losses in one line; of more, some are left out."""
+
+MOST_DRAWN = 9_000
+"""Losses of both kinds in the figure: lines of many points have fewer each."""
 
 
 def trained(curves: Sequence[Curve]) -> list[tuple[Curve, Entry]]:
@@ -40,8 +43,9 @@ def training_data(curves: Sequence[Curve]) -> list[Datum]:
     for curve, entry in trained(curves):
         together.setdefault(entry.num_dropped, []).append((curve, entry))
     data = []
+    most = max(4, MOST_DRAWN // max(1, sum(map(len, together.values()))))
     for count, points in together.items():
-        found = [datum for curve, entry in points for datum in _losses(curve, entry)]
+        found = [datum for curve, entry in points for datum in _losses(curve, entry, most)]
         dense = ((curve, curve.dense.loss.nats) for curve, _ in points if curve.dense is not None)
         found += dense_lines(dense, "{:.3f}")
         panel = f"{count} layer{'' if count == 1 else 's'} dropped"
@@ -59,7 +63,7 @@ def training_chart(
     if small:
         panel = alt.layer(*layers).properties(width=PANEL, height=180)
         return faceted(panel, data, columns, PANEL).properties(title=head)
-    return alt.layer(*layers, data=alt.Data(values=data)).properties(
+    return alt.layer(*layers, data=NUMBERS).properties(
         width=style.WIDTH, height=style.HEIGHT, title=head
     )
 
@@ -71,7 +75,7 @@ def thinned(items: Sequence[_T], most: int) -> list[_T]:
     return [items[round(at * (len(items) - 1) / (most - 1))] for at in range(most)]
 
 
-def _losses(curve: Curve, entry: Entry) -> list[Datum]:
+def _losses(curve: Curve, entry: Entry, most: int) -> list[Datum]:
     healing = entry.healing
     assert healing is not None
     point = {
@@ -82,7 +86,7 @@ def _losses(curve: Curve, entry: Entry) -> list[Datum]:
         "layers": ranges(entry.dropped),
     }
     losses = [(each.step, each.loss) for each in healing.trained if each.loss is not None]
-    size = -(-len(losses) // MOST_LOSSES)
+    size = -(-len(losses) // min(MOST_LOSSES, most - most // 3))
     training = [
         {
             "kind": "training",
@@ -95,7 +99,7 @@ def _losses(curve: Curve, entry: Entry) -> list[Datum]:
     ]
     heldout = [
         {"kind": "heldout", **point, "step": step, "value": value}
-        for step, value in thinned(healing.measured, MOST_MEASURED)
+        for step, value in thinned(healing.measured, max(2, min(MOST_MEASURED, most // 3)))
     ]
     return training + heldout
 
@@ -121,7 +125,7 @@ def _layers(data: Sequence[Datum], look: Look, small: bool) -> list[alt.Chart]:
     base = alt.Chart()
     training = (
         base.transform_filter("datum.kind === 'training'")
-        .mark_line(strokeWidth=1, opacity=0.4, aria=False)
+        .mark_line(strokeWidth=1, strokeOpacity=0.4, aria=False)
         .encode(x=x, y=y, color=hue, detail="point:N")
     )
     heldout = base.transform_filter("datum.kind === 'heldout'")

@@ -1,6 +1,9 @@
+import copy
 import dataclasses
 import json
 import random
+
+import altair as alt
 
 from layerprune.config.schema import METRIC_KEYS
 from layerprune.report.curves import make_curves, make_tasks
@@ -8,7 +11,10 @@ from layerprune.report.distances import distance_data
 from layerprune.report.entry import read_entry
 from layerprune.report.figures import make_figures
 from layerprune.report.layers import dropped_data
+from layerprune.report.nearest import nearest_data
 from layerprune.report.scales import SCALES
+from layerprune.report.series import accuracy_data, errors_of, points
+from layerprune.report.size import PARAMETERS, WEIGHTS, size_data
 
 
 def naive(distances, size):
@@ -54,9 +60,10 @@ def test_dropped_layers_are_shown_once_for_each_plan(maker):
     for row in data:
         plan = found.setdefault((row["panel"], row["plan"]), set())
         if row["state"] == "dropped":
-            plan.add(row["layer"])
+            plan.update(range(row["first"], row["last"] + 1))
     assert found == {("block", "2"): {4, 5}, ("given", "2"): {1, 5}, ("given", "2 (2)"): {1, 6}}
-    assert len(data) == 3 * 8
+    shown = [layer for row in data for layer in range(row["first"], row["last"] + 1)]
+    assert sorted(shown) == sorted([*range(8)] * 3)
 
 
 def test_a_healed_curve_with_fewer_plans_has_no_panel_of_its_own(maker):
@@ -81,7 +88,7 @@ def test_every_kind_of_study_can_be_drawn(maker):
         )
     curves = make_curves(map(read_entry, maker.made))
     profiles = [("a", maker.profile(metric="other"))]
-    figures = make_figures(curves, make_tasks(curves), profiles)
+    figures = list(make_figures(curves, make_tasks(curves), profiles))
     assert [figure.name for figure in figures] == [
         "accuracy-facts",
         "accuracy-boolq",
@@ -89,10 +96,15 @@ def test_every_kind_of_study_can_be_drawn(maker):
         "loss",
         "healing",
         "cost",
+        "size",
+        "nearest",
         "distances-abcabcabcabc",
         "layers",
     ]
     for figure in figures:
+        spec = copy.deepcopy(figure.spec)
+        del spec["config"]["legend"]["layout"]  # Vega's alone; Vega-Lite hands it on
+        alt.Chart.from_dict(spec)  # raises where it is not as Vega-Lite's schema has it
         assert "</svg>" in figure.svg()
 
 
@@ -103,7 +115,7 @@ def test_every_metric_says_what_its_numbers_are(maker):
         ("a", dataclasses.replace(maker.profile(metric=metric), key=metric))
         for metric in METRIC_KEYS
     ]
-    figures = make_figures(curves, make_tasks(curves), profiles)
+    figures = list(make_figures(curves, make_tasks(curves), profiles))
     drawn = [figure for figure in figures if figure.name.startswith("distances-")]
     assert len({figure.title for figure in drawn}) == len(METRIC_KEYS) == len(SCALES)
     for metric, figure in zip(METRIC_KEYS, drawn, strict=True):
@@ -121,7 +133,7 @@ def test_distances_below_zero_and_far_above_one_can_be_drawn(maker):
     assert min(row["distance"] for row in data) < 0
     scale = [row["rescaled"] for row in data if row["rescaled"] is not None]
     assert (min(scale), max(scale)) == (0, 1)
-    figures = make_figures(curves, make_tasks(curves), [("a", profile)])
+    figures = list(make_figures(curves, make_tasks(curves), [("a", profile)]))
     (figure,) = (figure for figure in figures if figure.name.startswith("distances-"))
     assert "\u22121,000" in figure.svg(), "the legend reaches below zero"
 
@@ -131,3 +143,63 @@ def test_a_lone_point_can_be_drawn(maker):
     curves = make_curves(map(read_entry, maker.made))
     for figure in make_figures(curves, make_tasks(curves), []):
         assert "</svg>" in figure.svg()
+
+
+def test_the_nearest_blocks_are_those_of_the_heat_map(maker):
+    profile = maker.profile()
+    marked = {
+        row["size"]: (row["first_layer"], row["distance"])
+        for row in distance_data(profile)
+        if row["nearest"]
+    }
+    data = nearest_data([("tiny", profile)])
+    assert {row["size"]: (row["first_layer"], row["distance"]) for row in data} == marked
+    assert all(row["last_layer"] == row["first_layer"] + row["size"] - 1 for row in data)
+    twice = nearest_data([("tiny", profile), ("tiny", dataclasses.replace(profile, key="other"))])
+    assert len({row["line"] for row in twice}) == 2
+
+
+def test_sizes_are_those_of_the_records_and_bytes_follow_from_them(maker):
+    maker.curve(counts=(0, 2, 4), write=False)
+    maker.curve("deepest", counts=(0, 2), write=False)
+    maker.point([3], model="lone", write=False)
+    data = size_data(make_curves(map(read_entry, maker.made)))
+    found = {(row["panel"], row["layers_dropped"]): row["value"] for row in data}
+    assert len(found) == len(data) == 6
+    for count in (0, 2, 4):
+        assert found[PARAMETERS, count] == (1000 - count) / 1e6
+        assert found[WEIGHTS, count] == (1000 - count) * 4 / 2**30
+
+
+def test_bytes_of_weights_in_few_bits_are_not_guessed(maker):
+    maker.curve(counts=(0, 2), write=False)
+    for point in maker.made:
+        point.identity["model"]["quantization"] = "nf4"
+    data = size_data(make_curves(map(read_entry, maker.made)))
+    assert {row["panel"] for row in data} == {PARAMETERS}
+    assert {row["held"] for row in data} == {"nf4"}
+
+
+def test_errors_are_bands_where_curves_are_dense(maker):
+    maker.curve(counts=range(8), num_layers=10, write=False)
+    maker.curve("deepest", counts=(0, 2), num_layers=10, write=False)
+    data = points(accuracy_data(make_curves(map(read_entry, maker.made)), "facts"))
+    kinds = {(row["curve"], row["error"]) for row in data}
+    assert kinds == {("block", "band"), ("deepest", "bar")}
+    assert errors_of(data) == "bands and bars: ±1 standard error"
+
+
+def test_of_many_subjects_and_curves_whole_curves_are_left_out_and_it_is_said(maker, monkeypatch):
+    monkeypatch.setattr("layerprune.report.figures.MOST_MARKS", 14)
+    for strategy in ("block", "deepest"):
+        for heal in ("none", "lora"):
+            maker.curve(strategy, heal=heal, write=False)
+    curves = make_curves(map(read_entry, maker.made))
+    figures = list(make_figures(curves, make_tasks(curves), []))
+    (figure,) = (figure for figure in figures if figure.name == "subjects-facts")
+    assert {row["curve"] for row in points(figure.data)} == {
+        "block · not healed",
+        "deepest · not healed",
+    }
+    assert len(points(figure.data)) == 2 * 3 * 2  # of two curves, on two subjects, all points
+    assert "2 of 4 curves" in figure.caption

@@ -204,7 +204,7 @@ def test_the_section_has_the_table_and_a_figure_if_something_was_trained(maker, 
     for row in table.rows:
         assert "<tr>" + "".join(f"<td>{text}</td>" for text in row) + "</tr>" in section
     drawn = [path.name for path in report.written if path.stem == "healing"]
-    assert drawn == (["healing.svg", "healing.png"] if "lora" in recipes else [])
+    assert drawn == (["healing.svg", "healing.png", "healing.csv"] if "lora" in recipes else [])
     show(report)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "held-out loss" in line and "facts %" in line]

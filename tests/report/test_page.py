@@ -1,3 +1,4 @@
+import csv
 import json
 from html.parser import HTMLParser
 
@@ -5,6 +6,11 @@ import pytest
 
 from layerprune.record.point import HELDOUT
 from layerprune.report import draw
+from layerprune.report.controls import DIMENSIONS, controls
+from layerprune.report.curves import make_curves
+from layerprune.report.entry import read_entry
+from layerprune.report.packed import packed
+from layerprune.report.page import embedded_json
 
 EVIL = "<script>alert(1)</script>"
 
@@ -15,7 +21,7 @@ class Reader(HTMLParser):
     def __init__(self):
         super().__init__()
         self.elements = []
-        self.specs = {}
+        self.embedded = {}
         self.text = ""
         self._inside = None
 
@@ -30,7 +36,26 @@ class Reader(HTMLParser):
         if self._inside is None:
             self.text += data
         elif self._inside[1].get("type") == "application/json":
-            self.specs[self._inside[1]["id"]] = json.loads(data)
+            self.embedded[self._inside[1]["id"]] = json.loads(data)
+
+    @property
+    def specs(self):
+        """The specifications, each with its data back where Vega-Lite expects them."""
+        return {
+            name: {**spec, "data": {"values": unpacked(self.embedded[f"{name}-data"])}}
+            for name, spec in self.embedded.items()
+            if f"{name}-data" in self.embedded
+        }
+
+
+def unpacked(packed):
+    rows = [{} for _ in range(packed["length"])]
+    for name, column in packed["columns"].items():
+        for at, row in enumerate(rows):
+            place = column["at"][at] if "at" in column else at
+            if place >= 0:
+                row[name] = column["values"][place]
+    return rows
 
 
 def read(path):
@@ -89,14 +114,15 @@ def test_dense_and_chance_lines_are_there_once(page):
 
 def test_every_picture_has_its_numbers_in_words(drawn, page):
     pictures = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert len(pictures) == 5
+    assert len(pictures) == 7
     assert all(picture["src"].startswith("data:image/svg+xml;base64,") for picture in pictures)
     for point in drawn.made:
         acc = point.scores[0]["measures"]["acc"]["value"]
         said = f"{point.plan['strategy']}, {point.num_dropped} layers dropped: {acc:.1%}"
         assert said in pictures[0]["alt"]
     assert "dense model" in pictures[0]["alt"]
-    assert "n=2: l*=" in pictures[3]["alt"]
+    assert "n=2: 0." in pictures[4]["alt"]
+    assert "n=2: l*=" in pictures[5]["alt"]
 
 
 def test_the_page_needs_nothing_from_outside(page):
@@ -130,8 +156,9 @@ def test_names_are_text_wherever_they_stand(maker):
     html = (maker.study / "report.html").read_text(encoding="utf-8")
     assert EVIL not in html
     page = read(maker.study / "report.html")
-    # The page's own: one for each figure, the library and the drawing.
-    assert len([tag for tag, _ in page.elements if tag == "script"]) == len(page.specs) + 2
+    # The page's own: data of all figures and of each, the library and the drawing.
+    assert len([tag for tag, _ in page.elements if tag == "script"]) == len(page.embedded) + 2
+    assert len(page.embedded) == 2 * len(page.specs) + 3
     assert not [tag for tag, _ in page.elements if tag == "b"]
     assert EVIL in page.text
     hues = {row.get("hue") for row in data_of(page.specs["spec-loss"])}
@@ -151,3 +178,57 @@ def test_drawing_again_gives_the_same_bytes(drawn):
     assert set(paths) < set(report.written)
     there = {path for path in drawn.study.rglob("*.*") if path.suffix != ".json"}
     assert there == set(report.written)
+
+
+def test_data_that_are_packed_come_back_as_they_were():
+    data = [
+        {"kind": "point", "value": 1.0, "joined": True, "stderr": None},
+        {"kind": "point", "value": 1, "joined": 1, "stderr": 0.0},
+        {"kind": "point", "value": -0.1 + 0.3, "joined": False, "stderr": 0},
+        {"kind": "dense", "label": "</script>", "value": 1.0},
+        {},
+    ]
+    again = unpacked(json.loads(embedded_json(packed(data))))
+    assert again == data
+    assert [[type(value) for value in row.values()] for row in again] == [
+        [type(row[name]) for name in other] for row, other in zip(data, again, strict=True)
+    ]
+    assert packed([]) == {"length": 0, "columns": {}}
+
+
+def test_each_figure_has_its_numbers_as_csv(drawn, page):
+    html = (drawn.study / "report.html").read_text(encoding="utf-8")
+    for name, spec in page.specs.items():
+        path = drawn.study / "figures" / f"{name.removeprefix('spec-')}.csv"
+        assert f"<code>figures/{path.name}, .svg and .png</code>" in html
+        data = data_of(spec)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(data) > 0
+        for row, datum in zip(rows, data, strict=True):
+            said = {key: "" if value is None else str(value) for key, value in datum.items()}
+            assert row == {key: said.get(key, "") for key in row}
+            assert set(said) <= set(row)
+
+
+def test_boxes_are_there_for_what_varies_alone(maker):
+    maker.curve()
+    html = controls(make_curves(map(read_entry, maker.made)))
+    assert html == ""
+    maker.curve("deepest", seed=3)
+    html = controls(make_curves(map(read_entry, maker.made)))
+    names = [name for name in DIMENSIONS if f'name="{name}"' in html]
+    assert names == ["strategy", "seed"]
+    assert html.count("<input") == 4
+
+
+def test_headings_tables_and_landmarks_are_named(drawn, page):
+    assert [tag for tag, _ in page.elements].count("h1") == 1
+    tables = [at for at, (tag, _) in enumerate(page.elements) if tag == "table"]
+    assert tables
+    assert all(page.elements[at + 1][0] == "caption" for at in tables)
+    assert ("html", {"lang": "en"}) in page.elements
+    assert ("a", {"class": "skip", "href": "#content"}) in page.elements
+    for tag, attributes in page.elements:
+        assert tag not in ("nav", "form") or attributes["aria-label"]
+        assert tag != "th" or attributes["scope"] in ("col", "colgroup")

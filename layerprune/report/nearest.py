@@ -1,0 +1,101 @@
+"""How near the two ends of the nearest block of each size are, against its size."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from layerprune.plan.block import block
+from layerprune.report import style
+from layerprune.report.lines import NUMBERS, Chart
+from layerprune.report.series import Datum
+from layerprune.similarity.profile import Profile
+
+MOST_LABELS = 34
+"""Points of one line that there is room to write at."""
+
+
+def nearest_data(profiles: Sequence[tuple[str, Profile]]) -> list[Datum]:
+    """One datum for each size of block of each matrix: its nearest block, and how far that is."""
+    models = [model for model, _ in profiles]
+    data = []
+    for model, profile in profiles:
+        # Of one model there may be two, of different text or tokens.
+        line = model if models.count(model) == 1 else f"{model} · {profile.key[:6]}"
+        distances = profile.distances
+        for size in range(1, len(distances)):
+            first = block(profile.matrix, size, seed=0).layers[0]
+            data.append(
+                {
+                    "model": model,
+                    "line": line,
+                    "size": size,
+                    "first_layer": first,
+                    "last_layer": first + size - 1,
+                    "distance": distances[first][first + size],
+                }
+            )
+    return data
+
+
+def nearest_chart(data: list[Datum], unit: str, title: str, subtitle: list[str]) -> Chart:
+    """A line for each model; with one model, each point says where its block begins."""
+    lines = list(dict.fromkeys(datum["line"] for datum in data))
+    most = max(datum["size"] for datum in data)
+    x = alt.X(
+        "size:Q",
+        title="block size n (layers)",
+        scale=alt.Scale(domain=[0, most + 0.5], nice=False),
+        axis=alt.Axis(tickCount=min(most, 10), tickMinStep=1, format="d"),
+    )
+    y = alt.Y("distance:Q", title=unit, axis=alt.Axis(tickCount=6))
+    several = len(lines) > 1
+    legend = alt.Legend(
+        title="model", orient="top", direction="horizontal", titleOrient="left", offset=6
+    )
+    color = alt.Color(
+        "line:N",
+        scale=alt.Scale(
+            domain=lines, range=[style.HUES[at % len(style.HUES)] for at in range(len(lines))]
+        ),
+        legend=legend if several else None,
+    )
+    shape = alt.Shape(
+        "line:N",
+        scale=alt.Scale(
+            domain=lines, range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(lines))]
+        ),
+        legend=legend if several else None,
+    )
+    line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color)
+    dot = (
+        alt.Chart()
+        .mark_point(filled=True, opacity=1, size=50, aria=False)
+        .encode(x=x, y=y, color=color, shape=shape, tooltip=_TOOLTIP)
+    )
+    layers = [line, dot]
+    if not several and most <= MOST_LABELS:
+        layers.append(
+            alt.Chart()
+            .mark_text(dy=-10, fontSize=10.5, color=style.SAID, aria=False)
+            .encode(
+                x=x,
+                y=y,
+                text="first_layer:N",
+                # On a narrow screen there is room for every third.
+                opacity=alt.condition(
+                    "width > 480 || datum.size % 3 === 1", alt.value(1), alt.value(0)
+                ),
+            )
+        )
+    return alt.layer(*layers, data=NUMBERS).properties(
+        width=style.WIDTH, height=280, title=alt.TitleParams(text=title, subtitle=subtitle)
+    )
+
+
+_TOOLTIP = [
+    alt.Tooltip("line:N", title="model"),
+    alt.Tooltip("size:Q", title="block size n"),
+    alt.Tooltip("first_layer:Q", title="its first layer l*(n)"),
+    alt.Tooltip("last_layer:Q", title="its last layer"),
+    alt.Tooltip("distance:Q", title="distance d(l*, n)", format=".4f"),
+]

@@ -1,0 +1,109 @@
+"""How small models become: parameters that stay and what their weights take, by the fraction."""
+
+import re
+from collections.abc import Sequence
+
+import altair as alt
+
+from layerprune.report import style
+from layerprune.report.cost import WIDTH
+from layerprune.report.curves import Curve
+from layerprune.report.entry import Entry
+from layerprune.report.lines import Chart, faceted, fractions_axis
+from layerprune.report.series import Datum
+
+PARAMETERS = "parameters (millions)"
+WEIGHTS = "weights (GiB)"
+
+
+def size_data(curves: Sequence[Curve]) -> list[Datum]:
+    """The sizes of each model at each fraction that it was cut to, of models with several."""
+    found: dict[str, dict[tuple[float, int], Datum]] = {}
+    for curve in curves:
+        for entry in curve.entries:
+            mine = found.setdefault(f"{entry.model} · {_held(entry)}", {})
+            mine[entry.fraction, entry.parameters] = {
+                "kind": "point",
+                "model": entry.model,
+                "held": _held(entry),
+                "fraction": entry.fraction,
+                "layers_dropped": entry.num_dropped,
+                "parameters": entry.parameters,
+                "bytes": _weight_bytes(entry),
+            }
+    sizes = [
+        mine[key]
+        for mine in found.values()
+        if len({at for at, _ in mine}) > 1
+        for key in sorted(mine)
+    ]
+    return [
+        {**datum, "panel": panel, "value": value}
+        for panel in (PARAMETERS, WEIGHTS)
+        for datum in sizes
+        if (value := _shown(datum, panel)) is not None
+    ]
+
+
+def size_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
+    """Two panels: parameters on the left, bytes of weights on the right."""
+    models = list(dict.fromkeys(datum["model"] for datum in data))
+    several = len(models) > 1
+    legend = alt.Legend(
+        title="model", orient="top", direction="horizontal", titleOrient="left", offset=6
+    )
+    hues, shapes = style.HUES, style.SHAPES
+    color = alt.Color(
+        "model:N",
+        scale=alt.Scale(domain=models, range=[hues[at % len(hues)] for at in range(len(models))]),
+        legend=legend if several else None,
+    )
+    shape = alt.Shape(
+        "model:N",
+        scale=alt.Scale(
+            domain=models, range=[shapes[at % len(shapes)] for at in range(len(models))]
+        ),
+        legend=legend if several else None,
+    )
+    x = fractions_axis(data, 5)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+    line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color, detail="held:N")
+    dot = (
+        alt.Chart()
+        .mark_point(filled=True, opacity=1, size=40, aria=False)
+        .encode(x=x, y=y, color=color, shape=shape, tooltip=_TOOLTIP)
+    )
+    panel = alt.layer(line, dot).properties(width=WIDTH, height=200)
+    return (
+        faceted(panel, data, 2, WIDTH)
+        .resolve_scale(y="independent")
+        .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
+    )
+
+
+def _held(entry: Entry) -> str:
+    """The type of the numbers in which the weights are held: float32, nf4, ..."""
+    said = entry.settings.get("model.quantization", "not set")
+    return entry.settings.get("model.dtype", "not set") if said == "not set" else said
+
+
+def _weight_bytes(entry: Entry) -> int | None:
+    """What the weights take; None in few bits, where part of them only are held so."""
+    bits = re.fullmatch(r"b?float(\d+)", _held(entry))
+    return None if bits is None else entry.parameters * int(bits[1]) // 8
+
+
+def _shown(datum: Datum, panel: str) -> float | None:
+    if panel == PARAMETERS:
+        return datum["parameters"] / 1e6
+    return None if datum["bytes"] is None else datum["bytes"] / 2**30
+
+
+_TOOLTIP = [
+    alt.Tooltip("model:N"),
+    alt.Tooltip("fraction:Q", title="fraction dropped", format=".3f"),
+    alt.Tooltip("layers_dropped:Q", title="layers dropped"),
+    alt.Tooltip("parameters:Q", format=","),
+    alt.Tooltip("bytes:Q", title="bytes of weights", format=","),
+    alt.Tooltip("held:N", title="held as"),
+]
