@@ -114,10 +114,14 @@ def compare(first_Q: Marks, second_Q: Marks) -> Comparison:
         raise ValueError(f"{first_Q.size} and {second_Q.size} questions are not the same ones")
     only_first = int(np.sum(first_Q > second_Q))
     only_second = int(np.sum(second_Q > first_Q))
-    accuracies_B2 = resampled(np.stack([first_Q, second_Q])[None])
+    # To resample questions is to draw from three kinds of them: lost, won, and all others alike.
+    num_questions = first_Q.size
+    shares = np.array([only_first, only_second, num_questions - only_first - only_second])
+    draws = np.random.default_rng([SEED, num_questions])
+    kinds_B3 = draws.multinomial(num_questions, shares / num_questions, RESAMPLES)
     return Comparison(
-        difference=(only_second - only_first) / first_Q.size,
-        interval=_percentiles(accuracies_B2[:, 1] - accuracies_B2[:, 0]),
+        difference=(only_second - only_first) / num_questions,
+        interval=_percentiles((kinds_B3[:, 1] - kinds_B3[:, 0]) / num_questions),
         only_first=only_first,
         only_second=only_second,
         p=mcnemar(only_first, only_second),
