@@ -49,13 +49,14 @@ function darkened(part, key = "") {
   );
 }
 
+const LINES = new Set(["hue", "mark", "model", "line"]); // what legends tell apart
+
 // Legends name what is shown alone; colours and shapes stay those of the whole study.
 function shortenLegends(part, rows) {
   if (part === null || typeof part !== "object") return;
-  const named = part.legend?.values && (part.field === "hue" || part.field === "mark");
-  if (named) {
+  if (part.legend && LINES.has(part.field)) {
     const there = new Set(rows.map((row) => row[part.field]));
-    part.legend.values = part.legend.values.filter((name) => there.has(name));
+    part.legend.values = (part.legend.values ?? part.scale.domain).filter((name) => there.has(name));
   }
   for (const [name, item] of Object.entries(part)) if (name !== "data") shortenLegends(item, rows);
 }
