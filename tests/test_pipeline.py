@@ -149,7 +149,7 @@ def test_a_report_of_every_metric(every_metric, tiny_folder, tiny_tasks):
     report = draw(study)
     assert report.skipped == report.failed == []
     maps = [path for path in report.written if path.name.startswith("distances-")]
-    assert len(maps) == 2 * len(METRIC_KEYS)
+    assert len(maps) == 3 * len(METRIC_KEYS)  # SVG, PNG and CSV
 
 
 def test_a_study_by_greedy_alone_has_a_report_without_distances(tmp_path, tiny_folder, tiny_tasks):
@@ -265,7 +265,7 @@ def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_fold
 def test_a_point_that_is_made_after_all_is_failed_no_more(
     tmp_path, tiny_folder, tiny_tasks, monkeypatch
 ):
-    def fail(*_):
+    def fail(*_, **__):
         raise PointFailed("for once")
 
     with monkeypatch.context() as once:
