@@ -1,13 +1,17 @@
 """Trains small decoders from scratch on what the embedded questions ask and on embedded prose.
 
-    python experiments/teaching.py [gpt2] [qwen3] [gemma3] [--outputs outputs] [--steps 800]
+    python experiments/teaching.py [qwen3] [gemma3] [--outputs outputs] [--steps 800]
 
 They are for teaching and for trying things on a laptop: families of twelve layers and at most ten
 million parameters, with a tokenizer of their own, whose curves can be laid beside one another in
 minutes. Each sees the very questions that it is asked later, with their right answers, so its
-accuracy says what it can lose, and nothing of how well it would do elsewhere. A model that is there
-already is not trained again: `model=teaching_gpt2`, `teaching_qwen3`, `teaching_gemma3` take them
-from OUTPUTS/cache/teaching. Each takes some eight minutes on two idle cores.
+accuracy says what it can lose, and nothing of how well it would do elsewhere. Afterwards they
+answer 99.6 and 99.4 % of these questions rightly; training took 519 and 573 s on two cores.
+`model=teaching_qwen3` and `model=teaching_gemma3` take them from OUTPUTS/cache/teaching; a model
+that is there already is not trained again.
+
+A GPT-2 of the same size is not among them: after the same 800 steps it knew 30.5 %, where guessing
+is 25 %.
 """
 
 import argparse
@@ -27,7 +31,6 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
-    GPT2Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -57,11 +60,6 @@ SUBJECTS = (
 END, PAD = "<end>", "<pad>"
 
 SHAPES: dict[str, PreTrainedConfig] = {
-    "gpt2": GPT2Config(
-        vocab_size=VOCABULARY, n_positions=WINDOW, n_embd=192, n_layer=LAYERS, n_head=6,
-        bos_token_id=0, eos_token_id=0, pad_token_id=1,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    ),
     "qwen3": Qwen3Config(
         vocab_size=VOCABULARY, max_position_embeddings=WINDOW, hidden_size=192,
         intermediate_size=512, num_hidden_layers=LAYERS, num_attention_heads=6,

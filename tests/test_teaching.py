@@ -23,7 +23,7 @@ def teaching(monkeypatch):
     return teaching
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
 def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monkeypatch):
     argv = ["teaching.py", family, "--steps", "2", "--outputs", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", argv)

@@ -112,8 +112,6 @@ def write(report: Report) -> Report:
     written = [study / name for name in ("report.html", "curves.parquet", *texts)]
 
     # Only now: these bring the libraries that draw.
-    from altair.utils.schemapi import debug_mode
-
     from layerprune.report.figures import make_figures
     from layerprune.report.healed import make_healed
     from layerprune.report.making import making
@@ -124,11 +122,7 @@ def write(report: Report) -> Report:
 
     pictures = []
     with Drawing() as drawing:
-        # Altair checks every value against a schema, which takes long for thousands of points. The
-        # tests let it.
-        with debug_mode(False):
-            figures = make_figures(curves, tasks, report.profiles)
-        drawn = drawing.pictures(figures)
+        drawn = drawing.pictures(make_figures(curves, tasks, report.profiles))
         for name, text in texts.items():
             write_text(study / name, text)
         with replacing(study / "curves.parquet") as beside:
@@ -151,6 +145,7 @@ def write(report: Report) -> Report:
         pictures=pictures,
         bundle=bundle,
         healed=make_healed(curves, tasks),
+        critical=report.critical,
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, report.profiles),
     )
@@ -166,10 +161,11 @@ def show(report: Report, text_curves: bool = False) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from layerprune.report.critical import fitted, show_critical
-    from layerprune.report.healed import make_healed, show_healed
+    from layerprune.report.critical import fitted
+    from layerprune.report.healed import make_healed
     from layerprune.report.table import WIDTH, make_grids, show_grids
     from layerprune.report.terminal import make_plots, show_plots
+    from layerprune.report.texts import show_table
 
     console = Console()
     if not console.is_terminal:
@@ -177,9 +173,9 @@ def show(report: Report, text_curves: bool = False) -> None:
     show_grids(console, make_grids(report.curves, report.tasks, console.width))
     healed = make_healed(report.curves, report.tasks, console.width)
     if healed is not None:
-        show_healed(console, healed)
+        show_table(console, healed)
     if report.critical is not None:
-        show_critical(console, fitted(report.critical, console.width))
+        show_table(console, fitted(report.critical, console.width))
     if text_curves:
         show_plots(console, make_plots(report.curves, report.tasks, console.width))
     # A picture's three files in one line.

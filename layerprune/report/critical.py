@@ -1,17 +1,13 @@
-"""Critical fractions as a table of texts, and that on a terminal."""
+"""Critical fractions as a table of texts."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from layerprune.report.curves import Curve, Task
 from layerprune.report.falls import FEWEST, RETAINED, Fallen, make_falls
 from layerprune.report.statistics import LEVEL, Estimate
+from layerprune.report.texts import TextTable
 
 MEANING = (
     "critical: the fraction of layers dropped at which half of the dense model's margin over "
@@ -27,25 +23,11 @@ ENOUGH_SEEDS = 10
 
 
 @dataclass(frozen=True)
-class Critical:
+class Critical(TextTable):
     """A row for each curve on each task."""
 
-    title: str
-    columns: tuple[str, ...]
-    """The first two, names, read from the left; all others are numbers. Some have two lines."""
-    rows: tuple[tuple[str, ...], ...]
-    note: str
     falls: tuple[Fallen, ...]
     """Behind the rows, one for each."""
-
-    @property
-    def width(self) -> int:
-        """Characters that a line takes on a terminal."""
-        gap = 3  # as rich sets the columns
-        return sum(
-            max(len(line) for text in column for line in text.split("\n")) + gap
-            for column in zip(self.columns, *self.rows, strict=True)
-        )
 
 
 def make_critical(
@@ -68,27 +50,6 @@ def fitted(critical: Critical, width: int | None) -> Critical:
     return _table(critical.falls, wide=False)
 
 
-def show_critical(console: Console, critical: Critical) -> None:
-    """Print the table."""
-    table = Table(
-        title=Text(critical.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for at, name in enumerate(critical.columns):
-        table.add_column(
-            Text(name if "\n" in name else f"\n{name}"),
-            justify="right" if at > 1 else "left",
-            no_wrap=at > 0,
-            overflow="fold",
-        )
-    for row in critical.rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-    console.print(Text(f"{critical.note}\n", style="dim"))
-
-
 def estimated(estimate: Estimate | None, farthest: float, errors: bool = True) -> str:
     """A fraction in percent with its interval: `24.1 [22.0, 26.3]`, `>50.0 [41.7, ...]`."""
     if estimate is None:
@@ -108,6 +69,7 @@ def estimated(estimate: Estimate | None, farthest: float, errors: bool = True) -
 def _table(falls: Sequence[Fallen], wide: bool) -> Critical:
     return Critical(
         title="Critical fractions",
+        num_names=2,
         columns=(
             "curve",
             "task",

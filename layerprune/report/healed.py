@@ -1,43 +1,16 @@
 """Healed points as a table of texts: what healing cost, and what it gave."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from layerprune.report.curves import ACCURACY, JOINT, UNHEALED, Curve, Task
 from layerprune.report.entry import Entry, Value
 from layerprune.report.healing import Healing
-
-ARROW = " → "
-
-
-@dataclass(frozen=True)
-class Healed:
-    """A row for each healed point."""
-
-    title: str
-    columns: tuple[str, ...]
-    """The first, a name, reads from the left; all others are numbers. Some names have two lines."""
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-    @property
-    def width(self) -> int:
-        """Characters that a line takes on a terminal."""
-        gap = 3  # as rich sets the columns
-        return sum(
-            max(len(line) for text in column for line in text.split("\n")) + gap
-            for column in zip(self.columns, *self.rows, strict=True)
-        )
+from layerprune.report.texts import ARROW, TextTable
 
 
 def make_healed(
     curves: Sequence[Curve], tasks: Sequence[Task], width: int | None = None
-) -> Healed | None:
+) -> TextTable | None:
     """The table; None if no point was healed.
 
     Before and after are the same layers dropped from the same model, asked the same questions.
@@ -49,27 +22,7 @@ def make_healed(
     return table
 
 
-def show_healed(console: Console, healed: Healed) -> None:
-    """Print the table."""
-    table = Table(
-        title=Text(healed.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for at, name in enumerate(healed.columns):
-        table.add_column(
-            Text(name if "\n" in name else f"\n{name}"),
-            justify="right" if at else "left",
-            no_wrap=at > 0 and ARROW not in name,
-        )
-    for row in healed.rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-    console.print(Text(f"{healed.note}\n", style="dim"))
-
-
-def _table(curves: Sequence[Curve], tasks: Sequence[Task], wide: bool) -> Healed | None:
+def _table(curves: Sequence[Curve], tasks: Sequence[Task], wide: bool) -> TextTable | None:
     points = [
         (curve, entry, entry.healing)
         for curve in curves
@@ -105,8 +58,9 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], wide: bool) -> Healed
     )
     alone = any(cell.startswith(ARROW.strip()) for row in rows for cell in row)
     recipes = all(names[entry.curve_key] == entry.heal for _, entry, _ in points)
-    return Healed(
+    return TextTable(
         title="Healing",
+        num_names=1,
         columns=(
             "recipe" if recipes else "curve",
             "n",

@@ -124,14 +124,8 @@ def faceted(panel: Chart, data: list[Datum], columns: int, width: int) -> alt.Fa
 
 def hue_of(look: Look, shown: Sequence[str]) -> alt.Color:
     """The colours of curves, the same in every figure; the legend has those that are `shown`."""
-    return alt.Color(
-        "hue:N",
-        scale=alt.Scale(
-            domain=look.hues,
-            range=[style.HUES[at % len(style.HUES)] for at in range(len(look.hues))],
-        ),
-        legend=_legend(look.title, shown) if len(look.hues) > 1 else None,
-    )
+    legend = _legend(look.title, shown) if len(look.hues) > 1 else None
+    return alt.Color("hue:N", scale=_scale(look.hues, style.HUES), legend=legend)
 
 
 def shape_of(look: Look, shown: Sequence[str]) -> alt.Shape:
@@ -140,14 +134,19 @@ def shape_of(look: Look, shown: Sequence[str]) -> alt.Shape:
     field, domain = ("mark", look.marks) if look.several_models else ("hue", look.hues)
     own = look.several_models and len(domain) > 1
     names = domain if look.several_models else shown
-    return alt.Shape(
-        f"{field}:N",
-        scale=alt.Scale(
-            domain=domain,
-            range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(domain))],
-        ),
-        legend=_legend("strategy" if own else look.title, names) if len(domain) > 1 else None,
-    )
+    legend = _legend("strategy" if own else look.title, names) if len(domain) > 1 else None
+    return alt.Shape(f"{field}:N", scale=_scale(domain, style.SHAPES), legend=legend)
+
+
+def told_apart(field: str, models: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
+    """The colour and the shape of each model, in figures where no curve is drawn."""
+    legend = _legend("model", models) if len(models) > 1 else None
+    color = alt.Color(f"{field}:N", scale=_scale(models, style.HUES), legend=legend)
+    return color, alt.Shape(f"{field}:N", scale=_scale(models, style.SHAPES), legend=legend)
+
+
+def _scale(names: Sequence[str], looks: Sequence[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[looks[at % len(looks)] for at in range(len(names))])
 
 
 def picked(look: Look, strength: float, faint: float = 0.08) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import altair as alt
 
 from layerprune.plan.block import block
 from layerprune.report import style
-from layerprune.report.lines import NUMBERS, Chart
+from layerprune.report.lines import NUMBERS, Chart, told_apart
 from layerprune.report.series import Datum
 from layerprune.similarity.profile import Profile
 
@@ -49,23 +49,7 @@ def nearest_chart(data: list[Datum], unit: str, title: str, subtitle: list[str])
     )
     y = alt.Y("distance:Q", title=unit, axis=alt.Axis(tickCount=6))
     several = len(lines) > 1
-    legend = alt.Legend(
-        title="model", orient="top", direction="horizontal", titleOrient="left", offset=6
-    )
-    color = alt.Color(
-        "line:N",
-        scale=alt.Scale(
-            domain=lines, range=[style.HUES[at % len(style.HUES)] for at in range(len(lines))]
-        ),
-        legend=legend if several else None,
-    )
-    shape = alt.Shape(
-        "line:N",
-        scale=alt.Scale(
-            domain=lines, range=[style.SHAPES[at % len(style.SHAPES)] for at in range(len(lines))]
-        ),
-        legend=legend if several else None,
-    )
+    color, shape = told_apart("line", lines)
     line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color)
     dot = (
         alt.Chart()

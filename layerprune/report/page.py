@@ -10,17 +10,18 @@ from layerprune.report import style
 from layerprune.report.controls import controls, facts_of
 from layerprune.report.curves import Curve
 from layerprune.report.figures import HEALING
-from layerprune.report.healed import Healed
 from layerprune.report.lines import MOST_ERRORS
 from layerprune.report.packed import packed
 from layerprune.report.pictures import Picture
 from layerprune.report.summary import GLANCE, MOST, Finding, sentences
 from layerprune.report.table import Grid, notes_once
+from layerprune.report.texts import TextTable
 
 HERE = Path(__file__).parent
 
 HELD = "How far each curve keeps its accuracy"
 GIVEN = "What healing took and gave"
+FALLEN = "Where each curve has lost half of its margin over guessing"
 
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -34,7 +35,8 @@ def make_page(
     found: Sequence[Finding],
     pictures: Sequence[Picture],
     bundle: str,
-    healed: Healed | None,
+    healed: TextTable | None,
+    critical: TextTable | None,
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
@@ -45,13 +47,17 @@ def make_page(
     models = list(dict.fromkeys(curve.first.model for curve in curves))
     what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
     title = f"Layers dropped: {what}"
-    under = {} if healed is None else {HEALING: _healed(healed)}
+    under = {} if healed is None else {HEALING: _texts(healed, GIVEN, under=True)}
     parts = [_figure(each, under.pop(each.figure.name, "")) for each in pictures]
     targets = [(each.figure.name, each.figure.title) for each in pictures]
     if healed is not None and under:  # healed without training: there is no figure to stand under
         head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'
         parts.append(f"{head}\n{under[HEALING]}</section>\n")
         targets.append((HEALING, healed.title))
+    if critical is not None:
+        head = f'<section id="critical">\n<h2>{escape(critical.title)}</h2>'
+        parts.append(f"{head}\n{_texts(critical, FALLEN)}</section>\n")
+        targets.append(("critical", critical.title))
     targets += [
         ("numbers", "All numbers"),
         ("making", "How it was made"),
@@ -151,16 +157,16 @@ def _glance(found: Sequence[Finding]) -> str:
 </div>"""
 
 
-def _healed(healed: Healed) -> str:
-    """What healing cost and gave, one line each."""
-    head = "".join(f'<th scope="col">{_broken(escape(name))}</th>' for name in healed.columns)
+def _texts(table: TextTable, caption: str, under: bool = False) -> str:
+    """A table with its caption and note; `under` a figure it stands closer."""
+    head = "".join(f'<th scope="col">{_broken(escape(name))}</th>' for name in table.columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n"
-        for row in healed.rows
+        for row in table.rows
     )
-    return f"""{_scroll(GIVEN, "under")}
-<table class="healed">
-<caption>{GIVEN}</caption>
+    return f"""{_scroll(caption, "under" if under else "")}
+<table class="texts names-{table.num_names}">
+<caption>{caption}</caption>
 <thead>
 <tr>{head}</tr>
 </thead>
@@ -168,7 +174,7 @@ def _healed(healed: Healed) -> str:
 {rows}</tbody>
 </table>
 </div>
-<p class="note">{escape(healed.note)}</p>
+<p class="note">{escape(table.note)}</p>
 """
 
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from layerprune.report import style
 from layerprune.report.cost import WIDTH
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
-from layerprune.report.lines import Chart, faceted, fractions_axis
+from layerprune.report.lines import Chart, faceted, fractions_axis, told_apart
 from layerprune.report.series import Datum
 
 PARAMETERS = "parameters (millions)"
@@ -48,23 +47,7 @@ def size_data(curves: Sequence[Curve]) -> list[Datum]:
 def size_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
     """Two panels: parameters on the left, bytes of weights on the right."""
     models = list(dict.fromkeys(datum["model"] for datum in data))
-    several = len(models) > 1
-    legend = alt.Legend(
-        title="model", orient="top", direction="horizontal", titleOrient="left", offset=6
-    )
-    hues, shapes = style.HUES, style.SHAPES
-    color = alt.Color(
-        "model:N",
-        scale=alt.Scale(domain=models, range=[hues[at % len(hues)] for at in range(len(models))]),
-        legend=legend if several else None,
-    )
-    shape = alt.Shape(
-        "model:N",
-        scale=alt.Scale(
-            domain=models, range=[shapes[at % len(shapes)] for at in range(len(models))]
-        ),
-        legend=legend if several else None,
-    )
+    color, shape = told_apart("model", models)
     x = fractions_axis(data, 5)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color, detail="held:N")

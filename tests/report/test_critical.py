@@ -10,7 +10,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from layerprune.report import draw, read
-from layerprune.report.critical import fitted, make_critical, show_critical
+from layerprune.report.critical import fitted, make_critical
 from layerprune.report.curves import make_curves, make_tasks
 from layerprune.report.entry import read_entry
 from layerprune.report.falls import make_falls
@@ -21,6 +21,7 @@ from layerprune.report.publish import (
     critical_latex,
     critical_markdown,
 )
+from layerprune.report.texts import show_table
 
 
 def falls_of(maker):
@@ -150,7 +151,7 @@ def test_the_table_fits_a_terminal(maker):
     table = table_of(maker)
     assert table.width > 100
     out = io.StringIO()
-    show_critical(Console(file=out, width=100), fitted(table, 100))
+    show_table(Console(file=out, width=100), fitted(table, 100))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     assert "…" not in out.getvalue()
