@@ -247,8 +247,8 @@ def _size(data: list[Datum]) -> Figure:
         "size",
         title,
         f"Parameters and weights against the fraction of layers dropped; {said}. How fast one "
-        "model answers alone is not drawn: cut models are asked together, and answers are kept, "
-        "so the records do not hold it.",
+        "model answers alone is not drawn: cut models are asked together, and answers are kept. "
+        "eval=speed measures it, for the records.",
         f"{title}; {said}. {_limited(spoken)}.",
         size_chart(data, f"{title} as layers are dropped", [said]),
         data,

@@ -215,11 +215,11 @@ if (controls) {
 
 const SIZES = {k: 1e3, M: 1e6, G: 1e9, B: 1e9, T: 1e12};
 
-// The number that a cell is sorted by: `3.84`, `62.0 ± 3.5`, `23.3% (7 layers)`, what came after
-// an arrow; null for texts. Lists of layers such as `3, 11-19` are texts.
+// The number that a cell is sorted by: `3.84`, `62.0 ± 3.5`, `23.3% (7 layers)`, `>50.0 [41.7, ...]`,
+// what came after an arrow; null for texts. Lists of layers such as `3, 11-19` are texts.
 function numberOf(text) {
   const last = text.slice(text.lastIndexOf("→") + 1).trim();
-  const found = /^([-−]?[\d,]*\.?\d+)([kMGBT]?)%?(\s*±.*|\s*\(.*|\s+\D*)?$/.exec(last);
+  const found = /^>?([-−]?[\d,]*\.?\d+)([kMGBT]?)%?(\s*±.*|\s*[([].*|\s+\D*)?$/.exec(last);
   if (!found) return null;
   return Number(found[1].replaceAll(",", "").replace("−", "-")) * (SIZES[found[2]] ?? 1);
 }

@@ -196,6 +196,17 @@ def test_tables_are_sorted_by_a_click_or_a_key(visit):
     assert numbers == sorted(numbers)
 
 
+def test_cells_are_sorted_by_their_first_number(visit):
+    cells = {
+        "25.3 [24.9, 25.7]": 25.3, ">50.0 [41.7, ...]": 50, "3.1 ± 0.2": 3.1, "5.0 → 4.2": 4.2,
+        "23.3% (7 layers)": 23.3, "16.4k": 16_400, "1,247": 1247, "-2": -2, "3, 11-19": None,
+        "cannot be told": None, "": None,
+    }  # fmt: skip
+    page = visit()
+    found = {text: page.evaluate("(text) => numberOf(text)", text) for text in cells}
+    assert found == cells
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_it_fits_every_screen(visit, viewport, scheme, tmp_path):
