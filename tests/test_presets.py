@@ -1,0 +1,59 @@
+"""Presets: the plan of each can be seen here, without the hub; those of the paper's size, too."""
+
+import sys
+from contextlib import suppress
+
+import lm_eval.tasks
+import pytest
+
+from layerprune import app
+from layerprune.config.compose import conf_dir
+
+NAMES = sorted(path.stem for path in conf_dir().glob("experiment/*.yaml"))
+PAPER = [name for name in NAMES if name.endswith("_paper")]
+
+POINTS = {
+    "fig1": 16, "fig2": 16, "fig3": 16, "fig4": 1, "fig5": 32, "fig6": 10, "fig7": 128,
+    "fig8": 12, "fig9": 18, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 48,
+    "metrics": 54, "strategies": 30, "calibration": 54, "quantisation": 12,
+    "demo": 60, "demo_healed": 1,
+    "fig1_paper": 26, "fig2_paper": 182, "fig3_paper": 182, "fig4_paper": 7, "fig5_paper": 52,
+    "fig6_paper": 182, "fig7_paper": 312, "fig8_paper": 39, "fig9_paper": 468, "v2_paper": 130,
+    "speed_paper": 24, "training_cost_paper": 12, "recipes_paper": 48, "metrics_paper": 234,
+    "strategies_paper": 130, "calibration_paper": 130, "quantisation_paper": 78,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """One place for all: the embedded model is converted once, and lm-eval's tasks listed once."""
+    known = {}
+    make = lm_eval.tasks.TaskManager
+
+    def once(**settings):
+        name = repr(settings)
+        if name not in known:
+            known[name] = make(**settings)
+        return known[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lm_eval.tasks, "TaskManager", once)
+        yield tmp_path_factory.mktemp("outputs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_of_a_preset_can_be_seen_here(name, outputs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    command = ["main.py", f"experiment={name}", "dry_run=true", f"runtime.outputs={outputs}"]
+    monkeypatch.setattr(sys, "argv", command)
+    with suppress(SystemExit):  # a sweep ends so; what was refused would be missing below
+        app.main()
+    said = capsys.readouterr().out
+    assert f"{POINTS[name]} points, {POINTS[name]} to do" in said
+    assert "A100 hours" in said
+    assert ("smollm2" in said) is (name not in PAPER)
+    assert {path.name for path in outputs.iterdir()} == {"cache"}, "a dry run leaves no study"
+
+
+def test_no_preset_is_forgotten():
+    assert set(POINTS) == set(NAMES)
