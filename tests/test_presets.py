@@ -26,7 +26,7 @@ POINTS = {
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """One place for all: the embedded model is converted once, and lm-eval's tasks listed once."""
+    """Where nothing is. lm-eval lists its tasks once for all presets: that takes seconds."""
     known = {}
     make = lm_eval.tasks.TaskManager
 
@@ -52,7 +52,7 @@ def test_the_plan_of_a_preset_can_be_seen_here(name, outputs, monkeypatch, capsy
     assert f"{POINTS[name]} points, {POINTS[name]} to do" in said
     assert "A100 hours" in said
     assert ("smollm2" in said) is (name not in PAPER)
-    assert {path.name for path in outputs.iterdir()} == {"cache"}, "a dry run leaves no study"
+    assert {path.name for path in outputs.iterdir()} <= {"cache"}, "a dry run leaves no study"
 
 
 def test_no_preset_is_forgotten():

@@ -55,16 +55,16 @@ class Source:
 def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     """The files behind `model.path`: found, fetched or converted into `cache`.
 
-    Without `fetch`, a model of the hub has to lie in the hub's own cache here.
+    Without `fetch` nothing is fetched or converted: it has to lie in a cache here.
 
     Raises `UserError` if there is no model there, in one line that says what was looked for, and
     `UnsupportedArchitecture` before a weight is fetched or read.
     """
     on_the_hub = False
     if config.path.startswith(PACKAGE):
-        folder = converted(package_file(config.path), cache / "models")
+        folder = converted(package_file(config.path), cache / "models", fetch)
     elif (local := Path(config.path).expanduser()).exists():
-        folder = converted(local, cache / "models") if local.suffix == ".gguf" else local
+        folder = converted(local, cache / "models", fetch) if local.suffix == ".gguf" else local
     elif _is_hub_id(config.path):
         folder = _fetch(config, ["config.json"], fetch)
         on_the_hub = True

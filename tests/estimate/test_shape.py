@@ -27,6 +27,11 @@ def test_the_papers_models_have_the_parameters_that_they_are_known_for(name):
     assert shape_of_facts(facts).parameters == pytest.approx(PARAMETERS[name], rel=1e-3)
 
 
+def test_the_embedded_models_head_is_its_embedding():
+    shape = shape_of_facts(compose().model.shape)
+    assert shape.parameters - shape.head == pytest.approx(134_515_008, rel=1e-3)
+
+
 FAMILIES = (
     "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "olmo2",
     "opt", "phi", "phi3", "qwen3", "starcoder2",
