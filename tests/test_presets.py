@@ -18,7 +18,7 @@ POINTS = {
     "metrics": 54, "strategies": 30, "calibration": 54, "quantisation": 12,
     "demo": 60, "demo_healed": 1,
     "fig1_paper": 26, "fig2_paper": 182, "fig3_paper": 182, "fig4_paper": 7, "fig5_paper": 52,
-    "fig6_paper": 182, "fig7_paper": 312, "fig8_paper": 39, "fig9_paper": 468, "v2_paper": 130,
+    "fig6_paper": 182, "fig7_paper": 312, "fig8_paper": 39, "fig9_paper": 144, "v2_paper": 130,
     "speed_paper": 24, "training_cost_paper": 12, "recipes_paper": 48, "metrics_paper": 234,
     "strategies_paper": 130, "calibration_paper": 130, "quantisation_paper": 78,
 }  # fmt: skip
