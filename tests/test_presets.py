@@ -1,7 +1,9 @@
 """Presets: the plan of each can be seen here, without the hub; those of the paper's size, too."""
 
+import importlib.util
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import lm_eval.tasks
 import pytest
@@ -14,7 +16,7 @@ PAPER = [name for name in NAMES if name.endswith("_paper")]
 
 POINTS = {
     "fig1": 16, "fig2": 16, "fig3": 16, "fig4": 1, "fig5": 32, "fig6": 10, "fig7": 128,
-    "fig8": 12, "fig9": 18, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 48,
+    "fig8": 12, "fig9": 12, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 48,
     "metrics": 54, "strategies": 30, "calibration": 54, "quantisation": 12,
     "demo": 60, "demo_healed": 1,
     "fig1_paper": 26, "fig2_paper": 182, "fig3_paper": 182, "fig4_paper": 7, "fig5_paper": 52,
@@ -57,3 +59,26 @@ def test_the_plan_of_a_preset_can_be_seen_here(name, outputs, monkeypatch, capsy
 
 def test_no_preset_is_forgotten():
     assert set(POINTS) == set(NAMES)
+
+
+@pytest.fixture
+def tables():
+    """The script that writes pages from presets; experiments are no package."""
+    path = Path(__file__).parent.parent / "experiments" / "tables.py"
+    spec = importlib.util.spec_from_file_location("tables", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_that_are_written_from_presets_are_true(tables):
+    assert tables.INDEX.read_text() == tables.index(), "make tables"
+    assert tables.MODELS.read_text() == tables.models(), "make tables"
+
+
+def test_every_preset_says_what_it_asks_and_how_it_is_run(tables):
+    keys = ["question", "source", "expectation", "hardware", "command"]
+    for name, said in tables.presets().items():
+        assert list(said) == keys, name
+        assert said["command"].startswith(f"python main.py experiment={name}"), name
+        assert said["question"].endswith("?"), name
