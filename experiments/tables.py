@@ -38,8 +38,8 @@ MODELS_HEAD = """# The paper's models, and how it heals them
 
 The two tables of appendix A.1 of Gromov et al., arXiv 2403.17887, written by `make tables` from
 what `model=NAME heal=qlora` composes; a test keeps them true. Differences from the paper: it
-prints a vocabulary of 151,936 for Qwen-14B, whose configuration has 152,064; and `c_proj` for Qwen's
-projection, a name that the one of its attention has, too.
+prints a vocabulary of 151,936 for Qwen-14B, whose configuration has 152,064; and `c_proj` for
+Qwen's projection, a name that the one of its attention has, too.
 """
 
 
