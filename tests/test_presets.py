@@ -5,7 +5,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import lm_eval.tasks
 import pytest
 
 from layerprune import app
@@ -28,19 +27,7 @@ POINTS = {
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """Where nothing is. lm-eval lists its tasks once for all presets: that takes seconds."""
-    known = {}
-    make = lm_eval.tasks.TaskManager
-
-    def once(**settings):
-        name = repr(settings)
-        if name not in known:
-            known[name] = make(**settings)
-        return known[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lm_eval.tasks, "TaskManager", once)
-        yield tmp_path_factory.mktemp("outputs")
+    return tmp_path_factory.mktemp("outputs")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,19 @@ def _task_manager(config: EvalConfig) -> Any:
     enough = own.all_tasks if config.include_path is None else own.all_subtasks
     if set(config.tasks) <= set(enough):
         return own
-    every = TaskManager(include_path=folders)
+    every = _every_task() if config.include_path is None else TaskManager(include_path=folders)
     for task in config.tasks:
         if task not in every.all_tasks:
             raise UserError(f"eval.tasks: {task} is not known. {_suggestion(task, every, own)}")
     return every
+
+
+@cache
+def _every_task() -> Any:
+    """lm-eval's index of its own tasks and of this project's, made once for all jobs of a sweep."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[OWN_TASKS])
 
 
 def _task_folders(config: EvalConfig) -> list[Path]:
