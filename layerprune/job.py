@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from layerprune.config.schema import Config
-from layerprune.data.text import Text, read
+from layerprune.config.schema import Config, DataConfig, ModelConfig
+from layerprune.data.text import Text, read, unread
 from layerprune.errors import UserError
 from layerprune.evaluate.harness import Questions
-from layerprune.model.source import Source, locate
+from layerprune.model.source import NOT_HERE, Source, described, locate
 from layerprune.plan import GREEDY, STRATEGIES
 from layerprune.plan.target import Target, targets
 from layerprune.record.identity import identity, plain, point_key
@@ -99,14 +99,23 @@ class Jobs:
             )
         cache = Path(config.runtime.outputs) / "cache"
         questions = self._once(config.eval, lambda: Questions(config.eval))
-        text = self._once(config.data, lambda: read(config.data))
-        source = self._once((config.model, cache), lambda: locate(config.model, cache))
+        # A dry run of a model whose shape is known needs none of its files, and none of the text.
+        planned = config.dry_run and config.model.shape is not None
+        text = self._once((config.data, planned), lambda: _text(config.data, planned))
+        source = self._once(
+            (config.model, cache, planned), lambda: _source(config.model, cache, planned)
+        )
         if source.window is not None and config.data.sequence_length > source.window:
             raise UserError(
                 f"data.sequence_length={config.data.sequence_length}: "
                 f"{source.name} reads {source.window} tokens at most."
             )
         wanted, notes = targets(config.prune, source.num_layers)
+        if source.fingerprint == NOT_HERE:
+            notes.append(
+                f"{source.name}: planned by its shape. Its files are not here, so that points "
+                "which are done cannot be told."
+            )
         by_key = {
             point_key(_identity(config, source, text, questions, target)): target
             for target in wanted
@@ -124,6 +133,24 @@ class Jobs:
                 self._errors[key] = error
                 raise
         return self._known[key]
+
+
+def _source(config: ModelConfig, cache: Path, planned: bool) -> Source:
+    if not planned:
+        return locate(config, cache)
+    try:
+        return locate(config, cache, fetch=False)
+    except UserError:
+        return described(config)
+
+
+def _text(config: DataConfig, planned: bool) -> Text:
+    try:
+        return read(config)
+    except UserError:
+        if planned and config.hub is not None:
+            return unread(config)
+        raise
 
 
 def prepare_all(configs: Sequence[Config]) -> tuple[list[Job], list[str]]:

@@ -73,6 +73,21 @@ class HealingFacts:
 
 
 @dataclass(kw_only=True, slots=True)
+class ShapeFacts:
+    """Sizes of a model, as its `config.json` names them: a dry run needs none of its files then."""
+
+    num_hidden_layers: int = MISSING
+    hidden_size: int = MISSING
+    intermediate_size: int = MISSING
+    """Width between the feed-forward projections."""
+    num_attention_heads: int = MISSING
+    num_key_value_heads: int = MISSING
+    vocab_size: int = MISSING
+    gated: bool = True
+    """Whether a feed-forward part has three projections, not two."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ModelConfig:
     """Which model to cut, and how to load it."""
 
@@ -93,6 +108,8 @@ class ModelConfig:
     trust_remote_code: bool = False
     """Run the code that comes with a model's files where transformers does not know its type."""
     healing: HealingFacts = field(default_factory=HealingFacts)
+    shape: ShapeFacts | None = None
+    """For `dry_run=true` on a machine that does not have the model; a run reads its files."""
 
     def __post_init__(self) -> None:
         if not self.path.strip():
@@ -316,6 +333,11 @@ class EvalConfig:
     """Names of lm-eval tasks or groups, the project's own among them."""
     num_fewshot: int | None = None
     """Solved examples before each question; each task's own default if not given."""
+    num_fewshot_of: dict[str, int] = field(default_factory=dict)
+    """The same of single tasks, in place of `num_fewshot`."""
+    fewshot_seed: int | None = None
+    """Shuffles the solved examples of tasks whose examples are given; tasks that draw theirs draw
+    others. lm-eval's own order and draw if not given."""
     limit: int | None = None
     """Questions per task, the first ones of each; all if not given."""
     chat_template: bool = False
@@ -334,6 +356,8 @@ class EvalConfig:
             raise UserError("eval.tasks=[] is empty: name at least one lm-eval task.")
         for key, value, least in (
             ("eval.num_fewshot", self.num_fewshot, 0),
+            *((f"eval.num_fewshot_of.{task}", of, 0) for task, of in self.num_fewshot_of.items()),
+            ("eval.fewshot_seed", self.fewshot_seed, 0),
             ("eval.limit", self.limit, 1),
         ):
             if value is not None and value < least:

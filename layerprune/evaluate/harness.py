@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ class Questions:
         for task in self._loaded["tasks"].values():
             # A sampler goes on from example to example: without this, each model that is asked
             # would see other solved examples than the one before it.
-            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            seed = self._config.fewshot_seed
+            task.set_fewshot_seed(seed=FEWSHOT_SEED if seed is None else seed)
         chat = self._config.chat_template
         if chat and not getattr(lm.tokenizer, "chat_template", None):
             raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
@@ -154,9 +156,12 @@ class Questions:
         except Exception as error:  # each data set has its own ways to fail
             reason = " ".join(str(error).split())
             raise UserError(f"eval.tasks={names} cannot be loaded: {reason}") from error
-        for task in loaded["tasks"].values():
+        of = self._config.num_fewshot_of
+        for name in set(of) - set(loaded["tasks"]):
+            raise UserError(f"eval.num_fewshot_of: {name} is not one of the tasks that are asked.")
+        for name, task in loaded["tasks"].items():
             own = task.get_config("num_fewshot")
-            asked = self._config.num_fewshot
+            asked = of.get(name, self._config.num_fewshot)
             # lm-eval's own rule: a task that says 0 keeps 0, whatever is asked.
             if own is None or (asked is not None and own != 0):
                 task.set_config(key="num_fewshot", value=asked or 0)
@@ -165,7 +170,26 @@ class Questions:
                     f"eval.tasks: {task.task_name} runs the model's own code or shows it pictures: "
                     "that is not done here."
                 )
+            if self._config.fewshot_seed is not None:
+                _shuffle(task, self._config.fewshot_seed)
         self._loaded = loaded
+
+
+def _shuffle(task: Any, seed: int) -> None:
+    """Put the solved examples of a task that always takes its first ones into another order.
+
+    One order for all questions of a task: they still begin alike.
+    """
+    import random
+
+    from lm_eval.api.samplers import FirstNSampler
+
+    sampler = getattr(task, "sampler", None)
+    if isinstance(sampler, FirstNSampler):
+        count = task.get_config("num_fewshot")
+        first, rest = list(sampler.df[:count]), list(sampler.df[count:])
+        random.Random(seed).shuffle(first)
+        sampler.replace_df([*first, *rest])
 
 
 def _task_manager(config: EvalConfig) -> Any:
@@ -178,11 +202,19 @@ def _task_manager(config: EvalConfig) -> Any:
     enough = own.all_tasks if config.include_path is None else own.all_subtasks
     if set(config.tasks) <= set(enough):
         return own
-    every = TaskManager(include_path=folders)
+    every = _every_task() if config.include_path is None else TaskManager(include_path=folders)
     for task in config.tasks:
         if task not in every.all_tasks:
             raise UserError(f"eval.tasks: {task} is not known. {_suggestion(task, every, own)}")
     return every
+
+
+@cache
+def _every_task() -> Any:
+    """lm-eval's index of its own tasks and of this project's, made once for all jobs of a sweep."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[OWN_TASKS])
 
 
 def _task_folders(config: EvalConfig) -> list[Path]:

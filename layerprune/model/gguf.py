@@ -7,12 +7,16 @@ the safetensors copy takes one.
 import hashlib
 from pathlib import Path
 
+from layerprune.errors import UserError
 from layerprune.files import creating_folder
 from layerprune.progress import bar
 
 
-def converted(gguf: Path, cache: Path) -> Path:
-    """A folder in `cache` with the float32 model, tokenizer and configuration of a GGUF file."""
+def converted(gguf: Path, cache: Path, make: bool = True) -> Path:
+    """A folder in `cache` with the float32 model, tokenizer and configuration of a GGUF file.
+
+    Raises `UserError` if it is not there and is not to be made.
+    """
     size = gguf.stat().st_size
     with gguf.open("rb") as content:
         start = content.read(1 << 20)
@@ -20,6 +24,8 @@ def converted(gguf: Path, cache: Path) -> Path:
     folder = cache / f"{gguf.name.removesuffix('.gguf')}-{digest}"
     if folder.is_dir():
         return folder
+    if not make:
+        raise UserError(f"{gguf} has not been converted yet.")
 
     with bar(f"convert {gguf.name} (once)", total=3) as advance:
         import torch

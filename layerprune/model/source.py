@@ -29,6 +29,10 @@ WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 """What configurations call the number of tokens that a model reads."""
 
 
+NOT_HERE = "not here"
+"""In place of a fingerprint."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A model that can be loaded by transformers from one folder."""
@@ -48,19 +52,21 @@ class Source:
     """Tokens that the model reads at most, where `config.json` says so."""
 
 
-def locate(config: ModelConfig, cache: Path) -> Source:
+def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     """The files behind `model.path`: found, fetched or converted into `cache`.
+
+    Without `fetch` nothing is fetched or converted: it has to lie in a cache here.
 
     Raises `UserError` if there is no model there, in one line that says what was looked for, and
     `UnsupportedArchitecture` before a weight is fetched or read.
     """
     on_the_hub = False
     if config.path.startswith(PACKAGE):
-        folder = converted(package_file(config.path), cache / "models")
+        folder = converted(package_file(config.path), cache / "models", fetch)
     elif (local := Path(config.path).expanduser()).exists():
-        folder = converted(local, cache / "models") if local.suffix == ".gguf" else local
+        folder = converted(local, cache / "models", fetch) if local.suffix == ".gguf" else local
     elif _is_hub_id(config.path):
-        folder = _fetch(config, ["config.json"])
+        folder = _fetch(config, ["config.json"], fetch)
         on_the_hub = True
     else:
         raise UserError(f"model.path={config.path}: there is no such folder.")
@@ -74,11 +80,11 @@ def locate(config: ModelConfig, cache: Path) -> Source:
         refuse_unverified(settings["model_type"])
     files = [*MODEL_FILES, *(CODE_FILES if own_code else ())]
     if on_the_hub:
-        folder = _fetch(config, files)
+        folder = _fetch(config, files, fetch)
     pickled = not any(folder.glob("*.safetensors"))
     if pickled:
         if on_the_hub and config.pickled_weights:
-            folder = _fetch(config, [*files, PICKLED])
+            folder = _fetch(config, [*files, PICKLED], fetch)
         _check_pickled(folder, config, on_the_hub)
     return Source(
         folder=folder,
@@ -93,6 +99,18 @@ def locate(config: ModelConfig, cache: Path) -> Source:
         own_code=own_code,
         pickled=pickled,
         window=next((settings[name] for name in WINDOWS if settings.get(name)), None),
+    )
+
+
+def described(config: ModelConfig) -> Source:
+    """A model by its shape alone: enough to plan a run, whose points have no keys then."""
+    assert config.shape is not None
+    return Source(
+        folder=Path(config.path),
+        name=config.name or config.path.rpartition("/")[2],
+        family=config.family or "",
+        num_layers=config.shape.num_hidden_layers,
+        fingerprint=NOT_HERE,
     )
 
 
@@ -151,8 +169,8 @@ def _is_hub_id(path: str) -> bool:
     return path.count("/") <= 1 and not path.startswith((".", "/", "~"))
 
 
-def _fetch(config: ModelConfig, files: list[str]) -> Path:
-    """A folder with these of the model's files: fetched, or in the hub's own cache if offline."""
+def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
+    """A folder with these of the model's files: fetched, or in the hub's own cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -161,6 +179,7 @@ def _fetch(config: ModelConfig, files: list[str]) -> Path:
             snapshot_download(
                 config.path,
                 revision=config.revision,
+                local_files_only=not fetch,
                 allow_patterns=files,
                 ignore_patterns=["consolidated*", "original/*"],  # the same weights again
             )

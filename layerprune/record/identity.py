@@ -40,6 +40,7 @@ def identity(
             "limit": config.eval.limit,
             "chat_template": config.eval.chat_template,
             "files": questions,
+            **_fewshot(config),
             **({"speed": asdict(config.eval.speed)} if config.eval.speed.rounds else {}),
         },
         "data": {
@@ -58,6 +59,15 @@ def _weights(config: Config, model: str) -> dict[str, Any]:
         "fingerprint": model,
         "dtype": config.model.dtype.value,
         **({} if held is None else {"quantization": held.value}),
+    }
+
+
+def _fewshot(config: Config) -> dict[str, Any]:
+    """What is said of solved examples beyond their number."""
+    of, seed = config.eval.num_fewshot_of, config.eval.fewshot_seed
+    return {
+        **({"num_fewshot_of": dict(sorted(of.items()))} if of else {}),
+        **({} if seed is None else {"fewshot_seed": seed}),
     }
 
 

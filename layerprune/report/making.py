@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from layerprune.plan.reference import agreement, reference
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
 from layerprune.similarity.profile import Profile
@@ -11,6 +12,7 @@ def making(
     curves: Sequence[Curve], profiles: Iterable[tuple[str, Profile]]
 ) -> list[tuple[str, list[str]]]:
     """What to know to make a study again: for each name, the different values of its points."""
+    profiles = list(profiles)
     entries = [entry for curve in curves for entry in curve.entries]
     times = sorted(entry.origin.time for entry in entries)
     seconds = sum(entry.origin.seconds for entry in entries)
@@ -26,6 +28,7 @@ def making(
         f"{model}: {profile.num_sequences} sequences (distances {profile.key})"
         for model, profile in profiles
     ]
+    agreements = [said for each in profiles if (said := _agreement(*each)) is not None]
     versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
     return [
         ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
@@ -34,6 +37,7 @@ def making(
         ("questions", _distinct(_asked(entry) for entry in entries)),
         # Plans that were made step by step have no distances.
         *([("calibration", calibration)] if calibration else []),
+        *([("the paper's blocks", agreements)] if agreements else []),
         *(
             (name, _distinct(entry.settings.get(name, "") for entry in entries))
             for name in settings
@@ -59,6 +63,22 @@ def _asked(entry: Entry) -> str:
         f"{each.task} (version {each.version}): {each.num_samples:,}, "
         f"{each.num_fewshot} solved examples before each"
         for each in tasks
+    )
+
+
+def _agreement(model: str, profile: Profile) -> str | None:
+    """How near the blocks come to those of the paper's authors, for the paper's own metric."""
+    settings = profile.depends_on
+    known = reference(model, len(profile.distances) - 1)
+    if known is None or (settings.get("metric"), settings.get("metric_tokens")) != (
+        "angular", "last"
+    ):  # fmt: skip
+        return None
+    found = agreement(known, profile.matrix)
+    return (
+        f"{model} (distances {profile.key}): of {found.of} blocks {found.exact} are those that the "
+        f"authors dropped, {found.within_one} begin within one layer of them, "
+        f"{found.furthest} layers off at most"
     )
 
 

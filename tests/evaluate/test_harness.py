@@ -129,6 +129,46 @@ def test_an_answer_by_its_text_is_counted_by_its_place(folder):
     assert score.majority == pytest.approx(2 / 3)
 
 
+GIVEN = SAMPLED.replace("task: sampled", "task: given").replace(
+    "doc_to_text", "fewshot_config: {sampler: first_n}\ndoc_to_text"
+)
+
+
+def test_given_examples_are_shuffled_by_a_seed_the_same_for_every_question(folder):
+    (folder / "given.yaml").write_text(GIVEN)
+
+    def prefixes(**changes):
+        lm = Listener()
+        settings = {"tasks": ["given"], "include_path": str(folder), "num_fewshot": 4}
+        Questions(EvalConfig(**{**settings, **changes})).score(lm)
+        return {prompt.rpartition("q")[0] for prompt, _ in lm.asked if prompt}
+
+    (given,) = prefixes()
+    (one,), (again,), (other,) = (prefixes(fewshot_seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert len({given, one, other}) == 3
+    assert sorted(one.split("\n\n")) == sorted(given.split("\n\n"))
+
+
+def test_drawn_examples_are_others_by_another_seed(folder):
+    asked = []
+    for seed in (None, 1234, 1):
+        lm = Listener()
+        settings = {"tasks": ["sampled"], "include_path": str(folder), "num_fewshot": 2}
+        Questions(EvalConfig(**settings, fewshot_seed=seed)).score(lm)
+        asked.append(lm.asked)
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_a_task_may_have_its_own_number_of_examples(folder):
+    (folder / "given.yaml").write_text(GIVEN)
+    settings = {"tasks": ["given", "sampled"], "include_path": str(folder), "num_fewshot": 3}
+    found = Questions(EvalConfig(**settings, num_fewshot_of={"given": 1})).score(Listener())
+    assert {score.task: score.num_fewshot for score in found} == {"given": 1, "sampled": 3}
+    with pytest.raises(UserError, match=r"num_fewshot_of: facts is not one of the tasks"):
+        Questions(EvalConfig(**settings, num_fewshot_of={"facts": 1})).load()
+
+
 def test_options_are_counted_once(folder):
     (score,) = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder))).score(Listener())
     assert score.chance == pytest.approx(1 / 3)

@@ -109,7 +109,7 @@ def test_weights_are_fetched_only_of_a_model_that_can_be_cut(
     (folder / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
     asked = []
 
-    def download(path, revision, allow_patterns, ignore_patterns):
+    def download(path, revision, allow_patterns, ignore_patterns, local_files_only):
         asked.append((path, revision, "*.safetensors" in allow_patterns))
         return str(folder)
 
@@ -170,7 +170,7 @@ def test_pickled_weights_are_data_and_nothing_in_them_runs(pickled, tmp_path):
 def test_pickled_weights_are_fetched_only_where_there_are_no_others(pickled, tmp_path, monkeypatch):
     asked = []
 
-    def download(path, revision, allow_patterns, ignore_patterns):
+    def download(path, revision, allow_patterns, ignore_patterns, local_files_only):
         asked.append([name for name in allow_patterns if "safetensors" in name or "bin" in name])
         return str(pickled)
 

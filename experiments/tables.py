@@ -1,0 +1,135 @@
+"""Writes two pages from `conf/`: the index of presets, and the tables of the paper's appendix A.1.
+
+    python experiments/tables.py
+
+`make tables` does it; a test holds both pages true.
+"""
+
+import re
+from pathlib import Path
+
+from layerprune.config.compose import compose, conf_dir
+from layerprune.config.schema import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+INDEX = ROOT / "experiments" / "README.md"
+MODELS = ROOT / "docs" / "paper_models.md"
+
+PAPER = "_paper"
+"""How the names of presets in the paper's size end."""
+
+INDEX_HEAD = """# Presets
+
+Written by `make tables` from the first lines of each preset in
+[conf/experiment](../conf/experiment); a test keeps it true.
+
+    python main.py experiment=NAME                  the embedded model and text, on two CPU cores
+    python main.py experiment=NAME_paper            the size of the paper: GPUs and the hub
+    python main.py experiment=NAME dry_run=true     what is done, and what the rest will take
+    make experiments                                all of the first kind, one after another
+
+A preset that is stopped goes on where it was. `fig1`, `fig2`, `fig3` and `fig5` are views of points
+in one study, `mini`, and those of the paper's size in `paper`: what one has made, no other makes
+again. The tables of the paper's appendix are in [docs/paper_models.md](../docs/paper_models.md).
+"""
+
+MODELS_HEAD = """# The paper's models, and how it heals them
+
+The two tables of appendix A.1 of Gromov et al., arXiv 2403.17887, written by `make tables` from
+what `model=NAME heal=qlora` composes; a test keeps them true. Differences from the paper: it
+prints a vocabulary of 151,936 for Qwen-14B, whose configuration has 152,064; and `c_proj` for
+Qwen's projection, a name that the one of its attention has, too.
+"""
+
+
+def presets() -> dict[str, dict[str, str]]:
+    """The header of each preset as {question, source, expectation, hardware, command}."""
+    return {path.stem: _header(path) for path in sorted(conf_dir().glob("experiment/*.yaml"))}
+
+
+def _header(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines()[1:] if line.startswith("#")]
+    found: dict[str, str] = {}
+    label = ""
+    for line in lines:
+        new = re.fullmatch(r"# (\w+):\s+(.*)", line)
+        if new:
+            label = new[1].lower()
+            found[label] = new[2]
+        elif label and line.startswith("#      "):
+            found[label] += f" {line[1:].strip()}"
+    return found
+
+
+def index() -> str:
+    """The page of all presets."""
+    lines = [INDEX_HEAD, "| preset | also as | question | takes |", "|:--|:--|:--|:--|"]
+    known = presets()
+    for name, said in known.items():
+        if name.endswith(PAPER) and name.removesuffix(PAPER) in known:
+            continue
+        larger = f"`{name}{PAPER}`" if name + PAPER in known else ""
+        lines.append(f"| `{name}` | {larger} | {said['question']} | {said['hardware']} |")
+    return "\n".join(lines) + "\n"
+
+
+def models() -> str:
+    """The page of the paper's models."""
+    found = [compose(f"model={path.stem}", "heal=qlora") for path in _of_the_paper()]
+    found.sort(key=lambda each: each.model.path.lower())
+    lines = [
+        MODELS_HEAD,
+        "| `model=` | on the hub | layers | vocabulary | sequence length | tokens "
+        "| peak learning rate | rank | adapted |",
+        "|:--|:--|--:|--:|--:|--:|--:|--:|:--|",
+        *map(_row, found),
+        "",
+        "| for all | |",
+        "|:--|:--|",
+        *(f"| {name} | {value} |" for name, value in _common(found).items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_the_paper() -> list[Path]:
+    """Models whose preset says which projections to adapt: those of the paper."""
+    return [
+        path
+        for path in conf_dir().glob("model/*.yaml")
+        if path.stem != "custom" and compose(f"model={path.stem}").model.healing.targets
+    ]
+
+
+def _row(config: Config) -> str:
+    model, heal = config.model, config.heal
+    assert model.shape is not None
+    assert None not in (heal.steps, heal.batch_size, heal.sequence_length, heal.targets)
+    tokens = heal.steps * heal.batch_size * heal.sequence_length
+    return (
+        f"| `{model.name}` | {model.path} | {model.shape.num_hidden_layers} "
+        f"| {model.shape.vocab_size:,} | {heal.sequence_length} | {tokens / 1e6:.0f}M "
+        f"| {heal.learning_rate:.0e} | {heal.rank} | {', '.join(heal.targets)} |"
+    ).replace("e-0", "e-")
+
+
+def _common(configs: list[Config]) -> dict[str, object]:
+    """What all of them are healed with. Fails where they differ."""
+    names = {
+        "optimiser steps": "steps",
+        "sequences in a batch": "batch_size",
+        "warm-up steps, then a cosine to 0": "warmup_steps",
+        "dropout of LoRA": "dropout",
+        "optimiser (not in the paper)": "optimizer",
+        "weight decay (not in the paper)": "weight_decay",
+        "clipping (not in the paper)": "max_grad_norm",
+    }
+    common: dict[str, object] = {}
+    for label, key in names.items():
+        (common[label],) = {getattr(config.heal, key) for config in configs}
+    return {**common, "alpha of LoRA": "= rank", "weights": "NF4, double quantisation"}
+
+
+if __name__ == "__main__":
+    INDEX.write_text(index(), encoding="utf-8")
+    MODELS.write_text(models(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a run will take, by arithmetic, before a weight is loaded."""

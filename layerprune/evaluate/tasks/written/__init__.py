@@ -1,0 +1,1 @@
+"""Facts whose answers are written, not chosen."""

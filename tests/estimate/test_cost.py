@@ -1,0 +1,141 @@
+"""What a run takes: by arithmetic that can be done by hand."""
+
+import pytest
+
+from layerprune.config.compose import compose
+from layerprune.config.schema import HealConfig
+from layerprune.estimate.cost import (
+    PEAK,
+    READING,
+    Cost,
+    healed_cost,
+    healing_flops,
+    profile_cost,
+    unhealed_cost,
+    weight_bytes,
+)
+from layerprune.estimate.paths import likely
+from layerprune.estimate.questions import load
+from layerprune.estimate.shape import Shape, shape_of_facts
+from layerprune.plan.target import Target
+
+# A layer: 100 weights, and 4 x 10 x seen for attention. The head: 8 x 50.
+SHAPE = Shape(10, 100, 100, 10, 8, 50, 20)
+WHOLE = tuple(range(10))
+CUT = (0, 1, 2, 3, 8, 9)
+
+
+def config(*overrides):
+    return compose("model=llama2_7b", *overrides)
+
+
+def test_distances_take_one_pass_without_the_head():
+    asked = config("data.calibration_sequences=3", "data.sequence_length=5")
+    cost = profile_cost(asked, SHAPE)
+    assert cost.flops == {"distances": 15 * 10 * (200 + 40 * 5)}
+    assert cost.hours == pytest.approx(cost.flops["distances"] / (PEAK * READING) / 3600)
+
+
+def test_what_cut_models_share_is_counted_once():
+    asked = config("eval=speed", "data.heldout_sequences=2", "data.sequence_length=5")
+    paths = [WHOLE, CUT]  # they begin with four layers alike
+    layer, head = 200 + 40 * 5, 2 * 400
+    cost = unhealed_cost(asked, SHAPE, paths)
+    assert cost.read == 2 * 10
+    assert cost.flops["questions and text"] == 10 * ((4 + 6 + 2) * layer + 2 * head)
+    asked = config(
+        "eval=speed", "data.heldout_sequences=2", "data.sequence_length=5", "heal=linear"
+    )
+    apart = healed_cost(asked, SHAPE, paths)
+    assert apart.flops["questions and text"] == 10 * ((10 + 6) * layer + 2 * head)
+    assert apart.read == cost.read
+
+
+def test_questions_of_a_task():
+    mmlu = load(config("eval=mmlu").eval)
+    assert mmlu.questions == 14_042
+    assert mmlu.read == 14_042 * 109 + 57 * 5 * 106  # solved examples once for each subject
+    assert mmlu.seen == 109 + 5 * 106
+    assert load(config("eval=mmlu", "eval.limit=10").eval).questions == 570
+    boolq = load(config("eval=boolq").eval)
+    assert (boolq.questions, boolq.read) == (3_270, 3_270 * 151)
+    both = ("eval.tasks=[mmlu,boolq]", "eval.num_fewshot=5", "+eval.num_fewshot_of.boolq=0")
+    assert load(config(*both).eval).read == mmlu.read + boolq.read
+    written = load(config("eval.tasks=[gsm8k]").eval)
+    assert (written.read, written.written) == (0, 1_319 * 256)
+    assert written.alone == 1_319 * (67 + 5 * 194)
+    assert load(config("eval.tasks=[unheard]").eval) is None
+
+
+def test_text_that_is_written_costs_each_model_its_own_time():
+    asked = config("eval.tasks=[gsm8k]")
+    one = unhealed_cost(asked, SHAPE, [WHOLE])
+    two = unhealed_cost(asked, SHAPE, [WHOLE, CUT])
+    head = 1_319 * 256 * 2 * 400
+    assert two.flops["writing"] - 2 * head == pytest.approx(1.6 * (one.flops["writing"] - head))
+    assert two.hours > 1.5 * one.hours
+
+
+RECIPES = {
+    "lora": 2 * (6 * 400 + 800),
+    "qlora": 2 * (6 * 400 + 800) + 6 * 400,
+    "full": 3 * (6 * 400 + 800),
+    "tail": 6 * 400 + 800 + 2 * (3 * 400 + 800),
+    "distill": 2 * (6 * 400 + 800) + 10 * 400 + 800,
+    "seam": 10 * 400 + 3 * 2 * 400 + 0.25 * 2 * 800,
+}
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_operations_of_a_token_of_healing(recipe):
+    steps = ("heal.steps=1", "heal.batch_size=8", "heal.sequence_length=5")
+    heal = config(f"heal={recipe}", *steps).heal
+    tokens, flops = healing_flops(heal, SHAPE, CUT)
+    assert tokens == 40
+    assert flops == 40 * RECIPES[recipe]  # two layers are left above the cut: `seam` trains both
+
+
+def test_a_map_is_fitted_to_one_pass_of_the_whole_model():
+    heal = HealConfig(recipe="linear", sequences=4, sequence_length=5)
+    assert healing_flops(heal, SHAPE, CUT) == (20, 20 * 10 * 400)
+
+
+def test_the_papers_recipe_on_its_smallest_llama():
+    """164 M tokens, three passes of 6.5 G weights and a head: some 6 x 10^18 operations."""
+    asked = config("heal=qlora", "eval=mmlu")
+    shape = shape_of_facts(asked.model.shape)
+    cost = healed_cost(asked, shape, [tuple(range(32))])
+    assert cost.trained == 163_840_000
+    assert cost.flops["healing"] == pytest.approx(163_840_000 * 6 * 6.6e9, rel=0.2)
+    assert 4e9 < weight_bytes(shape, 32, asked.model.dtype, None) - 9e9 < 5e9
+    assert 10 < cost.hours < 50
+    assert cost.memory < 40e9
+
+
+def test_costs_add_up():
+    together = Cost()
+    for memory in (3, 7, 5):
+        together.join(Cost(1, 2, {"a": 4}, 5, memory))
+    assert together == Cost(3, 6, {"a": 12}, 15, 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy", "kept"),
+    [
+        ("llama2_7b", "block", (*range(22), *range(28, 32))),  # the authors' l*(6) is 22
+        ("qwen_7b", "block", (*range(25), 31)),
+        ("llama2_7b", "deepest", (*range(25), 31)),
+    ],
+)
+def test_blocks_are_the_authors_where_they_are_known(model, strategy, kept):
+    prune = compose(f"prune={strategy}").prune
+    targets = [Target(0, 0), Target(0.2, 6)]
+    whole, cut = likely(model, prune, targets, 32, seed=0)
+    assert whole == tuple(range(32))
+    assert cut == kept
+
+
+def test_single_layers_are_taken_to_be_anywhere():
+    (cut,) = likely("any", compose("prune=scattered").prune, [Target(0.5, 16)], 32, seed=0)
+    assert len(cut) == 16
+    assert cut != tuple(range(16))
