@@ -2,20 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerprune.errors import UserError
 from layerprune.report.entry import Entry, read_entry
-from layerprune.report.rows import Row
+from layerprune.report.rows import Row, csv_text, make_rows
 
 if TYPE_CHECKING:
     from layerprune.record.store import Store
     from layerprune.report.critical import Critical
     from layerprune.report.curves import Curve, Task
+    from layerprune.report.pictures import Drawing, Drawn, Picture
     from layerprune.similarity.profile import Profile
 
-__all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show", "write"]
+__all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show"]
+
+MOST_PRINTED = 500
+"""Points whose tables are printed where nobody has asked for them."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,6 @@ class Report:
 
     study: Path
     """Where it is written: the study's folder, or the one for several studies."""
-    rows: list[Row]
-    """Those of `curves.csv`."""
     curves: "list[Curve]"
     tasks: "list[Task]"
     critical: "Critical | None"
@@ -37,6 +40,11 @@ class Report:
     failed: list[str]
     """Points that came to nothing: a line for each, with the reason."""
 
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Those of `curves.csv`."""
+        return make_rows(entry for curve in self.curves for entry in curve.entries)
+
 
 def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     """What the records of a study say, or those of several studies together; writes nothing.
@@ -47,7 +55,6 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     from layerprune.record.store import Store
     from layerprune.report.critical import make_critical
     from layerprune.report.curves import make_curves, make_tasks
-    from layerprune.report.rows import make_rows
 
     entries: dict[str, Entry] = {}
     profiles: dict[str, tuple[str, Profile]] = {}
@@ -73,7 +80,6 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     tasks = make_tasks(curves)
     return Report(
         study=to or studies[0],
-        rows=make_rows(entries.values()),
         curves=curves,
         tasks=tasks,
         critical=make_critical(curves, tasks),
@@ -84,24 +90,53 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     )
 
 
-def draw(study: Path) -> Report:
-    """Write the report of a study from its records: `write` of `read`, with their errors."""
-    return write(read([study]))
+def draw(*studies: Path, to: Path | None = None) -> Report:
+    """Write a report from records: what `read` reads. Its errors; returns what was written, too.
+
+    In the folder: `report.html`, `curves.csv`, `critical.csv`, `figures/` ...
+    """
+    from layerprune.report.pictures import Drawing
+
+    with Drawing() as drawing:
+        return _write(read(studies, to), drawing)
 
 
-def write(report: Report) -> Report:
-    """Write `report.html`, `curves.csv`, `critical.csv`, `figures/` ...; returns what with."""
+def _write(report: Report, drawing: "Drawing") -> Report:
+    from layerprune.files import write_text
+    from layerprune.report.figures import make_figures
+    from layerprune.report.healed import make_healed
+    from layerprune.report.making import making
+    from layerprune.report.page import make_page
+    from layerprune.report.summary import findings
+    from layerprune.report.table import WIDTH, make_grids
+
+    curves, tasks, page = report.curves, report.tasks, report.study / "report.html"
+    drawn = drawing.pictures(make_figures(curves, tasks, report.profiles))
+    tables = _write_tables(report)  # meanwhile
+    pictures, files = _write_pictures(report.study, drawn)
+    text = make_page(
+        curves=curves,
+        found=findings(curves, tasks),
+        pictures=pictures,
+        bundle=drawing.bundle(),
+        healed=make_healed(curves, tasks),
+        critical=report.critical,
+        grids=make_grids(curves, tasks, WIDTH),
+        made=making(curves, report.profiles),
+    )
+    write_text(page, text)
+    return replace(report, written=[page, *tables, *files])
+
+
+def _write_tables(report: Report) -> list[Path]:
     from layerprune.files import replacing, write_text
-    from layerprune.progress import bar
     from layerprune.report.publish import (
         critical_csv,
         critical_latex,
         critical_markdown,
         write_parquet,
     )
-    from layerprune.report.rows import csv_text
 
-    study, curves, tasks = report.study, report.curves, report.tasks
     falls = () if report.critical is None else report.critical.falls
     texts = {
         "curves.csv": csv_text(report.rows),
@@ -109,54 +144,41 @@ def write(report: Report) -> Report:
         "critical.md": critical_markdown(falls),
         "critical.tex": critical_latex(falls),
     }
-    written = [study / name for name in ("report.html", "curves.parquet", *texts)]
+    parquet = report.study / "curves.parquet"
+    for name, text in texts.items():
+        write_text(report.study / name, text)
+    with replacing(parquet) as beside:
+        write_parquet(report.rows, beside)
+    return [parquet, *(report.study / name for name in texts)]
 
-    # Only now: these bring the libraries that draw.
-    from layerprune.report.figures import make_figures
-    from layerprune.report.healed import make_healed
-    from layerprune.report.making import making
-    from layerprune.report.page import make_page
-    from layerprune.report.pictures import Drawing
-    from layerprune.report.summary import findings
-    from layerprune.report.table import WIDTH, make_grids
 
-    pictures = []
-    with Drawing() as drawing:
-        drawn = drawing.pictures(make_figures(curves, tasks, report.profiles))
-        for name, text in texts.items():
-            write_text(study / name, text)
-        with replacing(study / "curves.parquet") as beside:
-            write_parquet(report.rows, beside)
-        with bar(f"{study.name} report", total=len(drawn)) as advance:
-            for each in drawn:
-                picture = each.result()
-                pictures.append(picture)
-                path = study / "figures" / f"{picture.figure.name}.svg"
-                write_text(path, picture.svg)
-                with replacing(path.with_suffix(".png")) as beside:
-                    beside.write_bytes(picture.png)
-                write_text(path.with_suffix(".csv"), picture.figure.csv())
-                written += [path, path.with_suffix(".png"), path.with_suffix(".csv")]
-                advance(1)
-        bundle = drawing.bundle()
-    page = make_page(
-        curves=curves,
-        found=findings(curves, tasks),
-        pictures=pictures,
-        bundle=bundle,
-        healed=make_healed(curves, tasks),
-        critical=report.critical,
-        grids=make_grids(curves, tasks, WIDTH),
-        made=making(curves, report.profiles),
-    )
-    write_text(written[0], page)
-    return replace(report, written=written)
+def _write_pictures(study: Path, drawn: "Sequence[Drawn]") -> "tuple[list[Picture], list[Path]]":
+    from layerprune.files import replacing, write_text
+    from layerprune.progress import bar
+
+    pictures, written = [], []
+    with bar(f"{study.name} report", total=len(drawn)) as advance:
+        for each in drawn:
+            picture = each.picture()
+            pictures.append(picture)
+            svg, png, numbers = (
+                study / "figures" / f"{picture.figure.name}.{kind}"
+                for kind in ("svg", "png", "csv")
+            )
+            write_text(svg, picture.svg)
+            with replacing(png) as beside:
+                beside.write_bytes(picture.png)
+            write_text(numbers, picture.figure.csv())
+            written += [svg, png, numbers]
+            advance(1)
+    return pictures, written
 
 
 def show(report: Report, text_curves: bool = False) -> None:
     """Print the tables on standard output, then what was skipped and what was written.
 
     With `text_curves`, after the tables, each task's accuracy against the fraction as characters.
+    Without, tables of more points than anybody reads on a terminal are left to the page.
     """
     from rich.console import Console
     from rich.text import Text
@@ -170,10 +192,14 @@ def show(report: Report, text_curves: bool = False) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    show_grids(console, make_grids(report.curves, report.tasks, console.width))
-    healed = make_healed(report.curves, report.tasks, console.width)
-    if healed is not None:
-        show_table(console, healed)
+    num_points = sum(len(curve.entries) for curve in report.curves)
+    if text_curves or num_points <= MOST_PRINTED:
+        show_grids(console, make_grids(report.curves, report.tasks, console.width))
+        healed = make_healed(report.curves, report.tasks, console.width)
+        if healed is not None:
+            show_table(console, healed)
+    else:
+        console.print(f"The tables of {num_points:,} points are in the page; --text prints them.\n")
     if report.critical is not None:
         show_table(console, fitted(report.critical, console.width))
     if text_curves:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerprune.errors import UserError
-from layerprune.report import draw, read, read_entries, show, write
+from layerprune.report import draw, read, read_entries, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _draw_together(studies: Sequence[Path], to: Path) -> None:
     if (to / "points").exists():
         raise UserError(f"--to {to} is a study and has a report of its own: name another folder.")
-    show(write(read(studies, to)))
+    show(draw(*studies, to=to))
 
 
 def _compare(studies: Sequence[Path]) -> None:

@@ -4,23 +4,21 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerprune.record.point import Point, content_hash
 from layerprune.report.checks import count, number, text
 from layerprune.report.healing import Healing, read_healing
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One number with its standard error, if it has one."""
 
     value: float
     stderr: float | None
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """What came out of one task or group of tasks."""
 
     task: str

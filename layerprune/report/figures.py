@@ -10,7 +10,6 @@ from os.path import commonprefix
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from layerprune.record.point import content_hash
 from layerprune.report import style
@@ -19,7 +18,7 @@ from layerprune.report.cost import cost_chart, cost_data
 from layerprune.report.curves import Curve, Task
 from layerprune.report.distances import SIDE, distance_chart, distance_data
 from layerprune.report.entry import ranges
-from layerprune.report.layers import WIDTH, dropped_chart, dropped_data
+from layerprune.report.layers import WIDTH, distinct, dropped_chart, dropped_data
 from layerprune.report.lines import (
     GAP,
     MOST_ERRORS,
@@ -32,6 +31,7 @@ from layerprune.report.lines import (
     subjects_chart,
 )
 from layerprune.report.nearest import nearest_chart, nearest_data
+from layerprune.report.render import svg_of
 from layerprune.report.scales import scale_of
 from layerprune.report.series import Datum, accuracy_data, errors_of, loss_data, num_curves, points
 from layerprune.report.size import size_chart, size_data
@@ -48,10 +48,13 @@ MOST_NUMBERS = 240
 HEALING = "healing"
 """The figure's name, and that of its section in the page."""
 
-MOST_LINES = 300
+MOST_LINES = 120
 """Points whose healing is drawn, likewise."""
 
-MOST_MARKS = 4_000
+MOST_PLANS = 200
+"""Rows of the picture of the layers that each plan drops."""
+
+MOST_MARKS = 2_000
 """Points in the small panels of a group's subjects: more of them nobody could tell apart."""
 
 
@@ -88,8 +91,8 @@ class Figure:
         return out.getvalue()
 
     def svg(self) -> str:
-        """The picture as SVG; the same text whatever was drawn before."""
-        return _renumbered(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
+        """The picture as SVG."""
+        return svg_of(self.spec, VEGA_LITE)
 
 
 def make_figures(
@@ -140,9 +143,8 @@ def make_figures(
         yield _nearest(metric, alike, several)
     for model, profile in profiles:
         yield _distances(model, profile, several)
-    layers = dropped_data(curves)
-    if layers:
-        yield _layers(curves, layers)
+    if any(entry.dropped for curve in curves for entry in curve.entries):
+        yield _layers(curves)
 
 
 def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Figure:
@@ -317,21 +319,26 @@ def _distances(model: str, profile: Profile, several_metrics: bool) -> Figure:
     )
 
 
-def _layers(curves: Sequence[Curve], data: Sequence[Datum]) -> Figure:
+def _layers(curves: Sequence[Curve]) -> Figure:
     title = "Which layers each plan drops"
+    planned = distinct(curves)
+    drawn = _few(planned, MOST_PLANS)
+    data = dropped_data(drawn)
     plans = dict.fromkeys(
         f"{curve.label}, {entry.num_dropped}: {ranges(entry.dropped)}"
-        for curve in curves
+        for curve in drawn
         for entry in curve.entries
         if entry.dropped
     )
+    some = f"{len(drawn)} of {len(planned)} curves; " if len(drawn) < len(planned) else ""
+    said = f"{some}n layers dropped, coloured; grey: kept"
     return _figure(
         "layers",
         title,
-        "Each row is a plan that drops n layers: coloured ones go, grey ones stay. "
-        "Layers count from 0.",
+        f"Each row is a plan that drops n layers: coloured ones go, grey ones stay; {some}"
+        "layers count from 0.",
         f"{title}. {_limited(list(plans))}.",
-        dropped_chart(data, look_of(curves), title, ["n layers dropped, coloured; grey: kept"], 2),
+        dropped_chart(data, look_of(curves), title, [said], 2),
         data,
         panel=WIDTH + 54,
     )
@@ -388,16 +395,6 @@ def _limited(said: Sequence[str]) -> str:
     more = len(said) - MOST_NUMBERS
     tail = f"; and {more} more in curves.csv" if more > 0 else ""
     return "; ".join(said[:MOST_NUMBERS]) + tail
-
-
-def _renumbered(svg: str) -> str:
-    """`svg` with its gradients and clips counted from 0: Vega counts on from picture to picture."""
-    numbers: dict[str, int] = {}
-
-    def number(match: re.Match[str]) -> str:
-        return f"{match[1]}{match[2]}{numbers.setdefault(match[2] + match[3], len(numbers))}"
-
-    return re.sub(r'(id="|url\(#)(gradient_|clip)(\d+)', number, svg)
 
 
 def _percent(value: float) -> str:

@@ -1,6 +1,7 @@
 """What was done to a point after its cut, read and checked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -38,7 +39,7 @@ class Healing:
     details: dict[str, str]
     """What a recipe says of itself."""
 
-    @property
+    @cached_property
     def trained(self) -> tuple[Step, ...]:
         """The steps that trained something; none for a recipe that only computes."""
         return tuple(step for step in self.steps if step.loss is not None)

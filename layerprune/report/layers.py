@@ -19,18 +19,23 @@ ROW = 13
 """Height of one plan, in pixels."""
 
 
-def dropped_data(curves: Sequence[Curve]) -> list[Datum]:
-    """One datum for each run of layers that go or stay; a plan that curves share is there once."""
+def distinct(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves whose plans are to be shown: a plan that curves share is there once."""
     # Healing and questions do not change which layers go: of curves by one rule, those that show
     # nothing of their own are left out.
     rules: dict[tuple[str, str, str], list[Curve]] = defaultdict(list)
     for curve in curves:
         first = curve.first
         rules[first.model, first.metric, first.strategy].append(curve)
-    distinct = [curve for group in rules.values() for curve in _own(group)]
-    names = _panels(distinct)
+    return [curve for group in rules.values() for curve in _own(group)]
+
+
+def dropped_data(curves: Sequence[Curve]) -> list[Datum]:
+    """One datum for each run of layers that go or stay, in each plan of each curve."""
     return [
-        datum for name, curve in zip(names, distinct, strict=True) for datum in _plans(name, curve)
+        datum
+        for name, curve in zip(_panels(curves), curves, strict=True)
+        for datum in _plans(name, curve)
     ]
 
 

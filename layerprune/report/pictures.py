@@ -1,26 +1,16 @@
 """Figures as pictures, drawn beside other work."""
 
 import base64
-import functools
-import io
-import re
+import multiprocessing
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 
-import vl_convert
-from PIL import Image
-
 from layerprune.report.figures import VEGA_LITE, Figure
+from layerprune.report.render import Rendered, javascript_bundle, prepare, render
 
-MOST_SVG = 100_000
-"""Characters of a picture that stands in the page as SVG; of more, a PNG takes less room."""
-
-PALETTE = 128
-"""Colours of such a PNG."""
-
-MOST_PIXELS = 1_000_000
-"""Of a picture that is drawn in double resolution as PNG."""
+WORKERS = 2
+"""Processes that draw: vl-convert does one thing at a time, and Python waits for it."""
 
 
 @dataclass(frozen=True)
@@ -35,61 +25,42 @@ class Picture:
 
 
 class Drawing:
-    """Draws figures meanwhile: vl-convert lets Python go on, though it does one thing at a time."""
+    """Draws figures in processes of its own, which start when it is made: best before reading."""
 
     def __init__(self) -> None:
-        self._vega = ThreadPoolExecutor(max_workers=1)
-        self._pixels = ThreadPoolExecutor(max_workers=1)
-        self._bundle = self._vega.submit(_javascript_bundle)
+        # Not forked: the threads of PyTorch may be there.
+        spawn = multiprocessing.get_context("spawn")
+        self._workers = ProcessPoolExecutor(WORKERS, spawn, initializer=prepare)
+        self._bundle = self._workers.submit(javascript_bundle, VEGA_LITE)
 
-    def pictures(self, figures: Iterable[Figure]) -> list[Future[Picture]]:
-        """The figures drawn, in their order, each as soon as it is there."""
-        svgs = [(figure, self._vega.submit(figure.svg)) for figure in figures]
-        return [self._pixels.submit(_picture, figure, svg) for figure, svg in svgs]
+    def pictures(self, figures: Iterable[Figure]) -> "list[Drawn]":
+        """The figures, in their order."""
+        return [
+            Drawn(figure, self._workers.submit(render, figure.spec, VEGA_LITE))
+            for figure in figures
+        ]
 
     def bundle(self) -> str:
-        """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
+        """Vega, Vega-Lite and Vega-Embed as one script."""
         return self._bundle.result()
 
     def __enter__(self) -> "Drawing":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for thread in (self._vega, self._pixels):
-            thread.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
 
 
-def _picture(figure: Figure, drawn: Future[str]) -> Picture:
-    svg = drawn.result()
-    sharp = _pixels(svg) <= MOST_PIXELS
-    png = vl_convert.svg_to_png(svg, scale=2 if sharp else 1)
-    if len(svg) <= MOST_SVG:
-        return Picture(figure, svg, png, _uri("image/svg+xml", svg.encode()))
-    return Picture(figure, svg, png, _uri("image/png", _small(png, halved=sharp)))
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that is on its way to be a picture."""
 
+    figure: Figure
+    rendered: Future[Rendered]
 
-def _pixels(svg: str) -> float:
-    found = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
-    assert found is not None
-    return float(found[1]) * float(found[2])
-
-
-def _small(png: bytes, halved: bool) -> bytes:
-    """The same picture in few colours, which take a quarter of the room."""
-    out = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as image:
-        plain = image.convert("RGB")
-    (plain.reduce(2) if halved else plain).quantize(PALETTE).save(out, "png")
-    return out.getvalue()
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@functools.cache
-def _javascript_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, out of the wheel of vl-convert."""
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
-    # Inside a script element this would end it; in JavaScript's texts `<\\/` is the same.
-    return bundle.replace("</script", "<\\/script")
+    def picture(self) -> Picture:
+        """The picture, as soon as it is there."""
+        svg, png, small = self.rendered.result()
+        kind, content = ("svg+xml", svg.encode()) if small is None else ("png", small)
+        uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return Picture(self.figure, svg, png, uri)

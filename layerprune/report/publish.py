@@ -9,7 +9,7 @@ from typing import Any
 
 from layerprune.report.critical import MEANING, estimated
 from layerprune.report.falls import RETAINED, Fallen
-from layerprune.report.rows import HEADER, Row
+from layerprune.report.rows import Row
 from layerprune.report.statistics import Estimate
 
 CRITICAL_HEADER = (
@@ -91,8 +91,9 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         float | None: pa.float64(),
     }
     schema = pa.schema([(name, kinds[kind]) for name, kind in Row.__annotations__.items()])
-    columns = {name: [getattr(row, name) for row in rows] for name in HEADER}
-    parquet.write_table(pa.table(columns, schema=schema), path)
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(of, kind) for of, kind in zip(columns, schema.types, strict=True)]
+    parquet.write_table(pa.table(arrays, schema=schema), path)
 
 
 def _numbers(fallen: Fallen) -> Iterator[tuple[str, Any]]:

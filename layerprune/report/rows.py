@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from layerprune.record.point import HELDOUT
-from layerprune.report.entry import Entry, Value
+from layerprune.report.entry import Entry
 
 
 class Row(NamedTuple):
@@ -51,32 +51,17 @@ def csv_text(rows: Iterable[Row]) -> str:
 
 
 def _rows(entry: Entry) -> Iterator[Row]:
-    def row(task: str, measure: str, value: Value, num_samples: int) -> Row:
-        return Row(
-            model=entry.model,
-            family=entry.family,
-            metric=entry.metric,
-            strategy=entry.strategy,
-            heal=entry.heal,
-            seed=entry.seed,
-            task=task,
-            measure=measure,
-            fraction=entry.fraction,
-            layers_dropped=entry.num_dropped,
-            first_layer=entry.first_layer,
-            value=value.value,
-            stderr=value.stderr,
-            num_samples=num_samples,
-        )
-
+    curve = (entry.model, entry.family, entry.metric, entry.strategy, entry.heal, entry.seed)
+    plan = (entry.fraction, entry.num_dropped, entry.first_layer)
     for answers in entry.answers.values():
-        for name, value in answers.measures.items():
-            yield row(answers.task, name, value, answers.num_samples)
+        for name, (value, stderr) in answers.measures.items():
+            yield Row(*curve, answers.task, name, *plan, value, stderr, answers.num_samples)
     loss = entry.loss
-    yield row(HELDOUT, "loss", loss.nats, loss.num_sequences)
-    yield row(HELDOUT, "loss_normalised", loss.normalised, loss.num_sequences)
+    yield Row(*curve, HELDOUT, "loss", *plan, *loss.nats, loss.num_sequences)
+    yield Row(*curve, HELDOUT, "loss_normalised", *plan, *loss.normalised, loss.num_sequences)
 
 
 def _order(row: Row) -> tuple[object, ...]:
     # None does not compare with numbers.
-    return tuple(-1 if value is None else value for value in row)
+    first_layer, stderr = (-1 if each is None else each for each in (row.first_layer, row.stderr))
+    return (*row[:10], first_layer, row.value, stderr, row.num_samples)

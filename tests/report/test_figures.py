@@ -10,7 +10,7 @@ from layerprune.report.curves import make_curves, make_tasks
 from layerprune.report.distances import distance_data
 from layerprune.report.entry import read_entry
 from layerprune.report.figures import make_figures
-from layerprune.report.layers import dropped_data
+from layerprune.report.layers import distinct, dropped_data
 from layerprune.report.nearest import nearest_data
 from layerprune.report.scales import SCALES
 from layerprune.report.series import accuracy_data, errors_of, points
@@ -55,7 +55,7 @@ def test_dropped_layers_are_shown_once_for_each_plan(maker):
     maker.curve(counts=(0, 2), heal="lora", write=False)
     maker.point([1, 5], strategy="given", write=False)
     maker.point([1, 6], strategy="given", write=False)
-    data = dropped_data(make_curves(map(read_entry, maker.made)))
+    data = dropped_data(distinct(make_curves(map(read_entry, maker.made))))
     found = {}
     for row in data:
         plan = found.setdefault((row["panel"], row["plan"]), set())
@@ -70,7 +70,7 @@ def test_a_healed_curve_with_fewer_plans_has_no_panel_of_its_own(maker):
     maker.curve(counts=(0, 2, 4), write=False)
     maker.curve(counts=(4,), heal="lora", write=False)
     maker.curve(counts=(5,), heal="linear", write=False)
-    data = dropped_data(make_curves(map(read_entry, maker.made)))
+    data = dropped_data(distinct(make_curves(map(read_entry, maker.made))))
     plans = {(row["panel"], row["plan"]) for row in data}
     assert plans == {
         ("block · not healed", "2"),
