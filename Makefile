@@ -46,9 +46,10 @@ lint: $(READY)  ## style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## time the shared pass against lm-eval's own backend, and healing against plain Trainer
+bench: $(READY)  ## time the shared pass, healing and the report against what they replace
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_training.py
+	$(BIN)/python experiments/bench_report.py
 
 architectures: $(READY)  ## hold every type of model against the equalities, and write down what is found
 	HF_HUB_OFFLINE=1 $(BIN)/python experiments/architectures.py

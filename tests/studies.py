@@ -28,6 +28,36 @@ def make_profile(
     return Profile(key, {"metric": metric, "sequences": 4}, 4, distances)
 
 
+def make_speed(layers: int, kept: int) -> dict[str, Any]:
+    """A speed of which a quarter does not go with the layers: that of the head, say."""
+
+    def spread(value: float) -> dict[str, float]:
+        return {"median": value, "low": 0.9 * value, "high": 1.2 * value}
+
+    def timed(count: int) -> dict[str, Any]:
+        time = 0.25 + 0.75 * count / layers
+        return {
+            "prefill": spread(600 / time),
+            "decode": spread(30 / time),
+            "first_token_s": spread(0.2 * time),
+            "weight_bytes": round(2**30 * time),
+            "peak_bytes": round(2**30 * (time + 0.5)),
+            "flops_per_token": 1e9 * (0.1 + 0.9 * count / layers),
+        }
+
+    ratio = 1 / (0.25 + 0.75 * kept / layers)
+    return {
+        "dense": timed(layers),
+        "pruned": timed(kept),
+        "prefill_ratio": spread(ratio),
+        "decode_ratio": spread(ratio),
+        "rounds": 5,
+        "batch_size": 2,
+        "prompt_tokens": 64,
+        "new_tokens": 16,
+    }
+
+
 def make_healing(recipe: str, before: float, num_steps: int, share: float = 1.0) -> dict[str, Any]:
     """A healing that takes the held-out loss towards 3, faster by some recipes than by others.
 
@@ -99,12 +129,14 @@ class Maker:
         chance: float | None = 0.25,
         limit: int | None = 20,
         steps: int = 6,
+        speed: bool = False,
+        measure: str = "acc",
         write: bool = True,
     ) -> Point:
         """A point whose accuracy and loss get worse with every layer dropped, and heal in part."""
         count = len(dropped)
-        speed = {"block": 1.0, "deepest": 3.0}.get(strategy, 2.0)
-        share = math.exp(-speed * count / num_layers)
+        steepness = {"block": 1.0, "deepest": 3.0}.get(strategy, 2.0)
+        share = math.exp(-steepness * count / num_layers)
         cut = 3.0 + (1 - share) * 9
         healing = None if heal == "none" else make_healing(heal, cut, steps, 1 - count / num_layers)
         if healing is not None:
@@ -119,9 +151,9 @@ class Maker:
             # Who answers more questions answers the same ones and more; a group has no digits.
             digits = [f"{'1' * right}{'0' * (questions - right)}" for right in rights]
             alone = None if subjects else digits[0]
-            scores.append(self._score(task, None, sum(rights), total, chance, alone))
+            scores.append(self._score(task, None, sum(rights), total, chance, alone, measure))
             scores += [
-                self._score(f"{task}_{subject}", task, right, questions, chance, digit)
+                self._score(f"{task}_{subject}", task, right, questions, chance, digit, measure)
                 for subject, right, digit in zip(subjects, rights, digits, strict=False)
             ]
         nats = cut if healing is None else healing["heldout_after"]
@@ -184,6 +216,7 @@ class Maker:
                 "versions": {"torch": "2.13.0", "wandb": None},
             },
             healing=healing,
+            speed=make_speed(num_layers, num_layers - count) if speed else None,
         )
         self.made.append(point)
         if write:
@@ -213,6 +246,7 @@ class Maker:
         total: int,
         chance: float | None,
         correct: str | None,
+        measure: str,
     ) -> dict[str, Any]:
         share = right / total
         stderr = math.sqrt(share * (1 - share) / (total - 1))
@@ -220,8 +254,8 @@ class Maker:
             "task": task,
             "parent": parent,
             "measures": {
-                "acc": {"value": share, "stderr": stderr},
-                "acc_norm": {"value": share / 3, "stderr": None},
+                measure: {"value": share, "stderr": stderr},
+                f"{measure}_norm": {"value": share / 3, "stderr": None},
             },
             "num_samples": total,
             "num_fewshot": 0,

@@ -312,8 +312,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _correct(samples: Sequence[Any]) -> str | None:
-    """A digit for each question, 1 where `acc` counts it; None where `acc` is no yes or no."""
-    values = [sample.get("acc") for sample in samples]
+    """A digit for each question, 1 where it counts as right; None where that is no yes or no."""
+    values = [sample.get("acc", sample.get("exact_match")) for sample in samples]
     if not values or any(value not in (0, 1) for value in values):
         return None
     return "".join(str(int(value)) for value in values)

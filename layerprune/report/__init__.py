@@ -107,6 +107,7 @@ def _write(report: Report, drawing: "Drawing") -> Report:
     from layerprune.report.healed import make_healed
     from layerprune.report.making import making
     from layerprune.report.page import make_page
+    from layerprune.report.sped import make_sped
     from layerprune.report.summary import findings
     from layerprune.report.table import WIDTH, make_grids
 
@@ -120,6 +121,7 @@ def _write(report: Report, drawing: "Drawing") -> Report:
         pictures=pictures,
         bundle=drawing.bundle(),
         healed=make_healed(curves, tasks),
+        sped=make_sped(curves),
         critical=report.critical,
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, report.profiles),
@@ -185,6 +187,7 @@ def show(report: Report, text_curves: bool = False) -> None:
 
     from layerprune.report.critical import fitted
     from layerprune.report.healed import make_healed
+    from layerprune.report.sped import make_sped
     from layerprune.report.table import WIDTH, make_grids, show_grids
     from layerprune.report.terminal import make_plots, show_plots
     from layerprune.report.texts import show_table
@@ -198,6 +201,9 @@ def show(report: Report, text_curves: bool = False) -> None:
         healed = make_healed(report.curves, report.tasks, console.width)
         if healed is not None:
             show_table(console, healed)
+        sped = make_sped(report.curves)
+        if sped is not None:
+            show_table(console, sped)
     else:
         console.print(f"The tables of {num_points:,} points are in the page; --text prints them.\n")
     if report.critical is not None:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from layerprune.report.curves import ACCURACY
 from layerprune.report.entry import Entry, ranges
 from layerprune.report.marks import marks_of
 from layerprune.report.statistics import LEVEL, Comparison, compare, holm
@@ -114,7 +113,7 @@ def compare_studies(
     adjusted = iter(holm([each.p for each in told]))
     changes = tuple(
         Change(
-            a, b, task, (_accuracy(a, task), _accuracy(b, task)), compared,
+            a, b, task, (a.right(task), b.right(task)), compared,
             None if compared is None else next(adjusted),
         )
         for a, b, task, compared in found
@@ -195,7 +194,7 @@ def _heads(entry: Entry) -> list[str]:
     return [
         name
         for name, answers in entry.answers.items()
-        if answers.parent is None and ACCURACY in answers.measures
+        if answers.parent is None and answers.accuracy is not None
     ]
 
 
@@ -255,10 +254,6 @@ def _rank(entry: Entry) -> tuple[object, ...]:
         entry.model, entry.metric, entry.strategy, entry.heal, entry.seed, entry.num_dropped,
         entry.dropped, entry.curve_key,
     )  # fmt: skip
-
-
-def _accuracy(entry: Entry, task: str) -> float:
-    return entry.answers[task].measures[ACCURACY].value
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,9 +12,6 @@ UNHEALED = "none"
 NAMED = "given"
 """The strategy of points whose layers the user named: no rule joins them."""
 
-ACCURACY = "acc"
-"""The measure that the figures show."""
-
 JOINT = " · "
 """Between the parts of a curve's name."""
 
@@ -54,6 +51,8 @@ class Task:
     """Tasks counted in it, in groups within groups too."""
     num_samples: tuple[int, ...]
     """Questions asked: one number, unless the study's curves differ."""
+    measure: str
+    """lm-eval's name of its accuracy: acc, exact_match, ..."""
     chances: tuple[float, ...]
     """Accuracies of guessing evenly, likewise; none where there are no options."""
 
@@ -92,7 +91,7 @@ def make_tasks(curves: Iterable[Curve]) -> list[Task]:
     for curve in curves:
         for entry in curve.entries:
             for answers in entry.answers.values():
-                if ACCURACY in answers.measures:
+                if answers.accuracy is not None:
                     found[answers.task].append(answers)
     children = {
         name: tuple(child for child, of in found.items() if of[0].parent == name) for name in found
@@ -104,7 +103,8 @@ def make_tasks(curves: Iterable[Curve]) -> list[Task]:
             children[name],
             _num_leaves(name, children),
             tuple(sorted({each.num_samples for each in answers})),
-            tuple(sorted({each.chance for each in answers if each.chance is not None})),
+            str(answers[0].measure),
+            tuple(sorted({each.chance for each in answers if each.chance})),
         )
         for name, answers in found.items()
     ]

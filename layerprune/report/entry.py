@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from layerprune.record.point import Point, content_hash
 from layerprune.report.checks import count, number, text
 from layerprune.report.healing import Healing, read_healing
+from layerprune.report.timing import Timing, read_timing
 
 
 class Value(NamedTuple):
@@ -18,21 +19,33 @@ class Value(NamedTuple):
     stderr: float | None
 
 
+ACCURACIES = ("acc", "exact_match")
+"""The measures that count each question as right or not; of several filters, the first."""
+
+
 class Answers(NamedTuple):
     """What came out of one task or group of tasks."""
 
     task: str
     parent: str | None
     measures: dict[str, Value]
+    measure: str | None
+    """The name of the one that is an accuracy; None if none is."""
     num_samples: int
     num_fewshot: int
     version: str
     chance: float | None
+    """Of guessing evenly; 0 of an answer that is written: nobody guesses that."""
     majority: float | None
     """Accuracy of always giving the most common right answer; None where there is no such answer,
     and in records from before it was kept."""
     correct: str | None
     """A digit for each question, 1 where it was answered rightly; None for a group of tasks."""
+
+    @property
+    def accuracy(self) -> Value | None:
+        """The share of questions that were answered rightly, as `measure` counts it."""
+        return None if self.measure is None else self.measures[self.measure]
 
 
 @dataclass(frozen=True)
@@ -88,9 +101,21 @@ class Entry:
     loss: HeldoutLoss
     healing: Healing | None
     """None for a point that was not healed."""
+    timing: Timing | None
+    """None for a point whose speed was not measured."""
     profile: str | None
     """Key of the distances that the plan was made from; None for one that was made step by step."""
     origin: Origin
+
+    def accuracy(self, task: str) -> Value | None:
+        """The accuracy on a task or group; None if it was not asked, or has no accuracy."""
+        return self.answers[task].accuracy if task in self.answers else None
+
+    def right(self, task: str) -> float:
+        """The share of right answers to a task that has an accuracy."""
+        accuracy = self.answers[task].accuracy
+        assert accuracy is not None
+        return accuracy.value
 
     @property
     def num_dropped(self) -> int:
@@ -153,6 +178,7 @@ def _entry(point: Point) -> Entry:
         answers={each.task: each for each in answers},
         loss=_loss(loss),
         healing=healing,
+        timing=read_timing(point.speed),
         profile=None if plan["profile"] is None else text(plan["profile"]),
         origin=_origin(point),
     )
@@ -161,6 +187,8 @@ def _entry(point: Point) -> Entry:
 def _answers(score: dict[str, Any]) -> Answers:
     chance, majority, parent = score["chance"], score.get("majority"), score["parent"]
     num_samples = count(score["num_samples"])
+    if chance is None and any(name.startswith("exact_match") for name in score["measures"]):
+        chance = 0.0
     return Answers(
         task=text(score["task"]),
         parent=None if parent is None else text(parent),
@@ -171,6 +199,7 @@ def _answers(score: dict[str, Any]) -> Answers:
             )
             for name, measure in score["measures"].items()
         },
+        measure=_measure(score["measures"]),
         num_samples=num_samples,
         num_fewshot=count(score["num_fewshot"]),
         version=str(score["version"]),
@@ -178,6 +207,12 @@ def _answers(score: dict[str, Any]) -> Answers:
         majority=None if majority is None else number(majority),
         correct=_correct(score.get("correct"), num_samples),
     )
+
+
+def _measure(names: Iterable[str]) -> str | None:
+    """The first that is an accuracy; a filter may follow its name, `exact_match.strict-match`."""
+    kinds = [(name.partition(".")[0], name) for name in names]
+    return next((name for sought in ACCURACIES for kind, name in kinds if kind == sought), None)
 
 
 def _correct(digits: Any, num_samples: int) -> str | None:

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from layerprune.report.curves import ACCURACY, JOINT, NAMED, Curve, Task
+from layerprune.report.curves import JOINT, NAMED, Curve, Task
 from layerprune.report.entry import Answers, Entry
 from layerprune.report.marks import stacked
 from layerprune.report.statistics import Estimate, Fall, fall, mean_interval, wilson
@@ -75,7 +75,7 @@ def _fallen(repeats: Sequence[Curve], task: str) -> Fallen:
     known = [found for found in (stacked(row, task) for row in rows) if found is not None]
     whole = len(known) == len(rows) and len({found.shape for found in known}) == 1
     marks_SPQ = np.stack(known) if whole and shared else None
-    accuracies = np.array([[_accuracy(entry, task) for entry in row] for row in rows]).mean(axis=0)
+    accuracies = np.array([[entry.right(task) for entry in row] for row in rows]).mean(axis=0)
 
     asked = next(
         found for entry in chain(*(each.entries for each in repeats))
@@ -83,7 +83,7 @@ def _fallen(repeats: Sequence[Curve], task: str) -> Fallen:
     )  # fmt: skip
     dense = None
     if 0 in shared:
-        alike = len({_accuracy(row[0], task) for row in rows}) == 1
+        alike = len({row[0].right(task) for row in rows}) == 1
         if alike or marks_SPQ is None:
             interval = wilson(round(accuracies[0] * asked.num_samples), asked.num_samples)
         else:
@@ -134,8 +134,4 @@ def _why(curve: Curve, dense: Estimate | None, chance: float | None, shared: Seq
 
 def _answers(entry: Entry, task: str) -> Answers | None:
     answers = entry.answers.get(task)
-    return answers if answers is not None and ACCURACY in answers.measures else None
-
-
-def _accuracy(entry: Entry, task: str) -> float:
-    return entry.answers[task].measures[ACCURACY].value
+    return answers if answers is not None and answers.accuracy is not None else None

@@ -35,6 +35,8 @@ from layerprune.report.render import svg_of
 from layerprune.report.scales import scale_of
 from layerprune.report.series import Datum, accuracy_data, errors_of, loss_data, num_curves, points
 from layerprune.report.size import size_chart, size_data
+from layerprune.report.sped import timed
+from layerprune.report.speed import speed_chart, speed_data
 from layerprune.report.training import PANEL as TRAINING_PANEL
 from layerprune.report.training import thinned, trained, training_chart, training_data
 from layerprune.similarity.profile import Profile
@@ -47,6 +49,9 @@ MOST_NUMBERS = 240
 
 HEALING = "healing"
 """The figure's name, and that of its section in the page."""
+
+SPEED = "speed"
+"""Likewise."""
 
 MOST_LINES = 120
 """Points whose healing is drawn, likewise."""
@@ -102,7 +107,7 @@ def make_figures(
     look = look_of(curves)
     for task in (task for task in tasks if task.parent is None):
         data = accuracy_data(curves, task.name)
-        said = _joined(f"acc on {task.size}", _errors(data))
+        said = _joined(f"{task.measure} on {task.size}", _errors(data))
         # On the picture, the dashed line of a single model has its name beside it.
         lines = [look.dashes(data)] if look.several_models else []
         yield _figure(
@@ -135,6 +140,8 @@ def make_figures(
         yield _cost(curves, costs)
     if sizes := size_data(curves):
         yield _size(sizes)
+    if speeds := speed_data(curves):
+        yield _speed(curves, speeds)
     profiles = list(profiles)
     metrics = dict.fromkeys(str(profile.depends_on["metric"]) for _, profile in profiles)
     several = len(metrics) > 1
@@ -158,7 +165,9 @@ def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Fi
         short = child.removeprefix(start)
         data += accuracy_data(drawn, child, f"{short} ({every[child].num_samples[-1]:,})")
     some = f"{len(drawn)} of {len(curves)} curves, all are in curves.csv; "
-    said = f"{some if len(drawn) < len(curves) else ''}acc, number of questions in brackets"
+    said = (
+        f"{some if len(drawn) < len(curves) else ''}{task.measure}, number of questions in brackets"
+    )
     said = _joined(said, _errors(data))
     columns = 3 if len(task.children) <= 6 else 4
     return _figure(
@@ -248,11 +257,30 @@ def _size(data: list[Datum]) -> Figure:
     return _figure(
         "size",
         title,
-        f"Parameters and weights against the fraction of layers dropped; {said}. How fast one "
-        "model answers alone is not drawn: cut models are asked together, and answers are kept. "
-        "eval=speed measures it, for the records.",
+        f"Parameters and weights against the fraction of layers dropped; {said}.",
         f"{title}; {said}. {_limited(spoken)}.",
         size_chart(data, f"{title} as layers are dropped", [said]),
+        data,
+        panel=COST_WIDTH + GAP,
+    )
+
+
+def _speed(curves: Sequence[Curve], data: list[Datum]) -> Figure:
+    title = "Speed and memory"
+    conditions = "; ".join(dict.fromkeys(timing.conditions for _, _, timing in timed(curves)))
+    lines = "lines: measured, and what fewer operations or fewer layers alone would give"
+    spoken = [
+        f"{datum['panel']}, {datum['curve']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.3g} {datum['what']}"
+        for datum in data
+    ]
+    return _figure(
+        SPEED,
+        title,
+        f"Measured against the fraction of layers dropped: {conditions}. Bars: the least and the "
+        f"greatest of the rounds. {lines.capitalize()}: the head and the embeddings do not shrink.",
+        f"{title}: {conditions}. {_limited(spoken)}.",
+        speed_chart(data, look_of(curves), f"{title} as layers are dropped", [conditions, lines]),
         data,
         panel=COST_WIDTH + GAP,
     )

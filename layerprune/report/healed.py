@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from layerprune.report.curves import ACCURACY, JOINT, UNHEALED, Curve, Task
+from layerprune.report.curves import JOINT, UNHEALED, Curve, Task
 from layerprune.report.entry import Entry, Value
 from layerprune.report.healing import Healing
 from layerprune.report.texts import ARROW, TextTable
@@ -40,7 +40,7 @@ def _table(curves: Sequence[Curve], tasks: Sequence[Task], wide: bool) -> TextTa
     asked = [
         task
         for task in tasks
-        if task.parent is None and any(_accuracy(entry, task) for _, entry, _ in points)
+        if task.parent is None and any(entry.accuracy(task.name) for _, entry, _ in points)
     ]
     names = _names({curve.first.curve_key: curve for curve, _, _ in points})
     rows = tuple(
@@ -118,16 +118,11 @@ def short(count: int) -> str:
 
 
 def _change(before: Entry | None, after: Entry, task: Task, errors: bool) -> str:
-    now = _accuracy(after, task)
+    now = after.accuracy(task.name)
     if now is None:
         return ""
-    then = None if before is None else _accuracy(before, task)
+    then = None if before is None else before.accuracy(task.name)
     return f"{_said(then, errors)}{ARROW}{_said(now, errors)}".strip()
-
-
-def _accuracy(entry: Entry, task: Task) -> Value | None:
-    answers = entry.answers.get(task.name)
-    return None if answers is None else answers.measures.get(ACCURACY)
 
 
 def _said(value: Value | None, errors: bool) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerprune.report.curves import ACCURACY
 from layerprune.report.entry import Entry
 from layerprune.report.statistics import Marks
 
@@ -20,7 +19,7 @@ def marks_of(entry: Entry, task: str) -> Marks | None:
     alike, however many questions it has.
     """
     digits = _digits(entry, task)
-    accuracy = entry.answers[task].measures.get(ACCURACY)
+    accuracy = entry.accuracy(task)
     if digits is None or accuracy is None or len(digits) != entry.answers[task].num_samples:
         return None
     marks = np.frombuffer(digits.encode(), dtype=np.uint8) - ord("0")

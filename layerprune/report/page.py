@@ -9,7 +9,7 @@ from typing import Any
 from layerprune.report import style
 from layerprune.report.controls import controls, facts_of
 from layerprune.report.curves import Curve
-from layerprune.report.figures import HEALING
+from layerprune.report.figures import HEALING, SPEED
 from layerprune.report.lines import MOST_ERRORS
 from layerprune.report.packed import packed
 from layerprune.report.pictures import Picture
@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 
 HELD = "How far each curve keeps its accuracy"
 GIVEN = "What healing took and gave"
+FASTER = "How fast each cut model is beside the whole one"
 FALLEN = "Where each curve has lost half of its margin over guessing"
 
 POLICY = (
@@ -36,6 +37,7 @@ def make_page(
     pictures: Sequence[Picture],
     bundle: str,
     healed: TextTable | None,
+    sped: TextTable | None,
     critical: TextTable | None,
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
@@ -48,9 +50,12 @@ def make_page(
     what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
     title = f"Layers dropped: {what}"
     under = {} if healed is None else {HEALING: _texts(healed, GIVEN, under=True)}
+    if sped is not None:
+        under[SPEED] = _texts(sped, FASTER, under=True)
     parts = [_figure(each, under.pop(each.figure.name, "")) for each in pictures]
     targets = [(each.figure.name, each.figure.title) for each in pictures]
-    if healed is not None and under:  # healed without training: there is no figure to stand under
+    # Healed without training: there is no figure to stand under.
+    if healed is not None and HEALING in under:
         head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'
         parts.append(f"{head}\n{under[HEALING]}</section>\n")
         targets.append((HEALING, healed.title))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from layerprune.record.point import HELDOUT
-from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve
+from layerprune.report.curves import NAMED, UNHEALED, Curve
 from layerprune.report.entry import Entry, Value, ranges
 
 DENSE_ENOUGH = 8
@@ -21,12 +21,12 @@ def accuracy_data(curves: Sequence[Curve], task: str, panel: str = "") -> list[D
     chances = set()
     for curve in curves:
         for entry in curve.entries:
-            if (value := _accuracy(entry, task)) is not None:
+            if (value := entry.accuracy(task)) is not None:
                 answers = entry.answers[task]
                 data.append(_point(curve, entry, task, value, answers.num_samples))
-                if answers.chance is not None:
+                if answers.chance:  # nobody guesses what is to be written: no line at 0
                     chances.add(answers.chance)
-    dense = [(curve, _accuracy(curve.dense, task)) for curve in curves if curve.dense is not None]
+    dense = [(curve, curve.dense.accuracy(task)) for curve in curves if curve.dense is not None]
     data += dense_lines(((curve, value) for curve, value in dense if value is not None), "{:.1%}")
     data += [
         {"kind": "chance", "value": chance, "label": f"guessing evenly {chance:.1%}"}
@@ -81,10 +81,6 @@ def span(data: Sequence[Datum]) -> tuple[float, float]:
     low = [float(datum["low" if datum["kind"] == "point" else "value"]) for datum in data]
     high = [float(datum["high" if datum["kind"] == "point" else "value"]) for datum in data]
     return max(0.0, min(low)), max(high)
-
-
-def _accuracy(entry: Entry, task: str) -> Value | None:
-    return entry.answers[task].measures.get(ACCURACY) if task in entry.answers else None
 
 
 def _point(curve: Curve, entry: Entry, task: str, value: Value, num_samples: int) -> Datum:

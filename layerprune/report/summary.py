@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from layerprune.report.curves import ACCURACY, NAMED, UNHEALED, Curve, Task
+from layerprune.report.curves import NAMED, UNHEALED, Curve, Task
 from layerprune.report.entry import Answers, Entry, Value, ranges
 
 SHARE = 0.9
@@ -34,8 +34,8 @@ class Finding:
     def cells(self) -> tuple[str, ...]:
         """The finding as a row under `GLANCE`."""
         whole, chance, kept = "", "", "cannot be said"
-        if self.dense is not None:
-            whole = accuracy(self.dense.measures[ACCURACY])
+        if self.dense is not None and self.dense.accuracy is not None:
+            whole = accuracy(self.dense.accuracy)
             chance = "" if self.dense.chance is None else percent(self.dense.chance)
         if self.last_good is not None:
             kept = f"{percent(self.last_good.fraction)} ({self.last_good.num_dropped} layers)"
@@ -79,15 +79,14 @@ def last_good(curve: Curve, task: str) -> Entry | None:
         return None
     if curve.first.strategy == NAMED:
         return None  # its points are not steps of one way
-    margin = whole.measures[ACCURACY].value - whole.chance
+    margin = curve.dense.right(task) - whole.chance
     if margin <= 0:
         return None
     good = curve.dense
     for entry in curve.entries:
-        answers = entry.answers.get(task)
-        if answers is None or ACCURACY not in answers.measures:
+        if entry.accuracy(task) is None:
             continue
-        if answers.measures[ACCURACY].value < whole.chance + SHARE * margin:
+        if entry.right(task) < whole.chance + SHARE * margin:
             break
         good = entry
     return good
@@ -108,7 +107,7 @@ def sentences(curves: Sequence[Curve], found: Sequence[Finding]) -> list[str]:
 
 def _dense(curve: Curve, task: str) -> Answers | None:
     answers = None if curve.dense is None else curve.dense.answers.get(task)
-    return answers if answers is not None and ACCURACY in answers.measures else None
+    return answers if answers is not None and answers.accuracy is not None else None
 
 
 def _models(curves: Sequence[Curve]) -> str:
@@ -126,9 +125,9 @@ def _models(curves: Sequence[Curve]) -> str:
 
 def _whole(finding: Finding, several: bool) -> list[str]:
     answers = finding.dense
-    if answers is None:
+    if answers is None or answers.accuracy is None:
         return []
-    value = answers.measures[ACCURACY]
+    value = answers.accuracy
     who = finding.curve.first.model if several else "The dense model"
     said = (
         f"{who} answers {accuracy(value)} of {_counted(answers.num_samples, 'question')} "
@@ -136,7 +135,9 @@ def _whole(finding: Finding, several: bool) -> list[str]:
     )
     if answers.chance is None:
         return [f"{said}."]
-    said = f"{said}; guessing evenly would give {percent(answers.chance)}."
+    if answers.chance:
+        said += f"; guessing evenly would give {percent(answers.chance)}"
+    said += "."
     margin = value.value - answers.chance
     if margin <= 0:
         return [said, "It is no better than guessing here, so its curve says nothing."]
@@ -148,6 +149,8 @@ def _whole(finding: Finding, several: bool) -> list[str]:
 def _kept(finding: Finding) -> str:
     good, curve = finding.last_good, finding.curve
     assert good is not None
+    kept = good.accuracy(finding.task)
+    assert kept is not None
     if good.num_dropped == 0:
         if len(curve.entries) == 1 and not curve.first.dropped:
             return f"No layer is dropped yet on {curve.label}."
@@ -155,7 +158,7 @@ def _kept(finding: Finding) -> str:
     return (
         f"On {finding.task}, {curve.label} keeps its accuracy up to {percent(good.fraction)} of "
         f"the layers dropped ({good.num_dropped} of {good.num_layers}: {ranges(good.dropped)}), "
-        f"with {accuracy(good.answers[finding.task].measures[ACCURACY])} correct."
+        f"with {accuracy(kept)} correct."
     )
 
 

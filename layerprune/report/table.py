@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from layerprune.report.curves import ACCURACY, Curve, Task
-from layerprune.report.entry import Entry, Value, ranges
+from layerprune.report.curves import Curve, Task
+from layerprune.report.entry import Entry, ranges
 
 WIDTH = 100
 """Characters in a line where the output is not a terminal."""
@@ -143,9 +143,7 @@ def _cells(entry: Entry | None, tasks: Sequence[Task]) -> list[str]:
 
 
 def _accuracy(entry: Entry, task: str) -> str:
-    value: Value | None = None
-    if task in entry.answers:
-        value = entry.answers[task].measures.get(ACCURACY)
+    value = entry.accuracy(task)
     if value is None:
         return ""
     stderr = "" if value.stderr is None else f" ± {100 * value.stderr:.1f}"
@@ -158,7 +156,7 @@ def _note(first: Entry, tasks: Sequence[Task]) -> str:
     for task in tasks:
         answers = first.answers.get(task.name)
         if answers is not None:
-            guess = "" if answers.chance is None else f", guessing evenly {answers.chance:.1%}"
+            guess = f", guessing evenly {answers.chance:.1%}" if answers.chance else ""
             said.append(
                 f"{task.name}: accuracy ± standard error on {answers.num_samples:,} "
                 f"questions{guess}."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from layerprune.report.curves import ACCURACY, Curve, Task
+from layerprune.report.curves import Curve, Task
 
 MARKS = "ox+*#@%&=~^sdvz"
 """One a curve; with more curves than marks, they begin again in another plot."""
@@ -54,9 +54,9 @@ def show_plots(console: Console, plots: Sequence[Plot]) -> None:
 
 def _points(curve: Curve, task: str) -> list[tuple[float, float]]:
     return [
-        (entry.fraction, entry.answers[task].measures[ACCURACY].value)
+        (entry.fraction, accuracy.value)
         for entry in curve.entries
-        if task in entry.answers and ACCURACY in entry.answers[task].measures
+        if (accuracy := entry.accuracy(task)) is not None
     ]
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import time
 
 import pytest
 from pyarrow import parquet
@@ -194,15 +193,3 @@ def test_parquet_holds_the_rows_of_the_csv(drawn):
     assert table.column("value").to_pylist() == [row.value for row in rows]
     assert table.column("first_layer").to_pylist() == [row.first_layer for row in rows]
     assert str(table.schema.field("num_samples").type) == "int64"
-
-
-def test_many_curves_take_seconds_not_minutes(maker):
-    for model in range(20):
-        maker.curve("block", range(25), model=str(model), num_layers=32, questions=350, limit=None,
-                    write=False)  # fmt: skip
-    curves = make_curves(read_entry(point) for point in maker.made)
-    started = time.process_time()
-    falls = make_falls(curves, make_tasks(curves))
-    assert time.process_time() - started < 5
-    assert len(falls) == 20
-    assert all(each.fall is not None for each in falls)

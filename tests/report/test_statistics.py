@@ -1,7 +1,6 @@
 """Intervals and tests against published numbers, and against curves whose truth is known."""
 
 import math
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -187,14 +186,14 @@ def test_equal_curves_are_seldom_called_different():
     model = {"known": 0.75, "centre": 0.25, "width": 0.1}
     draws = np.random.default_rng(3)
     num_called = 0
-    for _ in range(200):
+    for _ in range(500):
         pair = [answers(draws, fractions, 150, **model) for _ in range(2)]
         ps = [
             mcnemar(int(np.sum(one > other)), int(np.sum(other > one)))
             for one, other in zip(*pair, strict=True)
         ]
         num_called += min(holm(ps)) < 0.05
-    assert num_called / 200 <= 0.05
+    assert num_called / 500 <= 0.05
 
 
 def test_curves_that_differ_are_called_different():
@@ -206,12 +205,3 @@ def test_curves_that_differ_are_called_different():
     )
     ps = [compare(*pair).p for pair in zip(one, other, strict=True)]
     assert sum(p < 0.05 for p in holm(ps)) > 3
-
-
-def test_a_long_curve_takes_well_under_a_second():
-    fractions = np.arange(30) / 30
-    draws = np.random.default_rng(0)
-    marks = answers(draws, fractions, 711, known=0.7, centre=0.3, width=0.1)
-    started = time.process_time()
-    fall(fractions, marks.mean(axis=1), CHANCE, (0.1, 0.2, 0.3, 0.4, 0.5), marks[None])
-    assert time.process_time() - started < 1.0

@@ -1,0 +1,61 @@
+import pytest
+from studies import Maker
+
+from layerprune.report import draw
+from layerprune.report.curves import make_curves
+from layerprune.report.entry import read_entry
+from layerprune.report.sped import make_sped
+from layerprune.report.speed import COUNTED, IDEAL, MEASURED, READING, WEIGHTS, speed_data
+
+
+def curves_of(maker: Maker):
+    return make_curves(map(read_entry, maker.made))
+
+
+def test_what_is_drawn_is_what_was_measured_beside_what_could_be(maker):
+    maker.curve(counts=(0, 2, 4), speed=True, write=False)
+    data = speed_data(curves_of(maker))
+    found = {(row["panel"], row["layers_dropped"], row["what"]): row for row in data}
+    assert len(found) == len(data) == 3 * (3 + 3 + 1 + 1)
+    for point in maker.made:
+        count = point.num_dropped
+        measured = found[READING, count, MEASURED]
+        assert measured["value"] == point.speed["prefill_ratio"]["median"]
+        assert (measured["low"], measured["high"]) == (
+            point.speed["prefill_ratio"]["low"], point.speed["prefill_ratio"]["high"]
+        )  # fmt: skip
+        assert found[READING, count, IDEAL]["value"] == 8 / (8 - count)
+        assert found[READING, count, COUNTED]["value"] == pytest.approx(
+            1 / (0.1 + 0.9 * (8 - count) / 8)
+        )
+        gib = found[WEIGHTS, count, MEASURED]["value"]
+        assert gib * 2**30 == point.speed["pruned"]["weight_bytes"]
+
+
+def test_the_table_says_what_it_was_measured_with(maker):
+    maker.curve(counts=(0, 4), speed=True, write=False)
+    maker.curve("deepest", counts=(0, 4), write=False)
+    table = make_sped(curves_of(maker))
+    assert table.num_names == 0
+    cells = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (cells["fraction"], cells["n"], cells["layers"]) == ("50.0%", "4", "2.00")
+    assert cells["written\ntok/s"] == "48.0"
+    assert "2 prompts of 64 tokens at once, 16 tokens written after each" in table.note
+    assert make_sped(curves_of(maker)[1:]) is None
+
+
+def test_speed_is_on_the_page_once_with_its_table(maker):
+    maker.curve(counts=(0, 4), speed=True)
+    report = draw(maker.study)
+    html = (maker.study / "report.html").read_text()
+    assert html.count('<section id="speed">') == 1
+    assert "How fast each cut model is beside the whole one" in html
+    assert maker.study / "figures" / "speed.svg" in report.written
+
+
+@pytest.mark.parametrize("broken", [0, -1.0, None, "fast"])
+def test_a_speed_that_is_none_is_no_point(maker, broken):
+    point = maker.point(speed=True, write=False)
+    point.speed["dense"]["decode"]["low"] = broken
+    with pytest.raises(ValueError, match="not that of a point"):
+        read_entry(point)
