@@ -217,6 +217,9 @@ def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
     draw(study)
     plain = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
     assert not {point.key for point in plain} & {point.key for point in points}
+    # An adapter's weights are no layers that were kept.
+    kept = [[point.model["parameters_kept"] for point in each] for each in (plain, points)]
+    assert kept[0] == kept[1]
 
 
 def test_a_healed_point_of_known_distances_loads_one_model(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.harness import Questions, Score
@@ -25,7 +26,7 @@ class Evaluation:
     scores: list[Score]
     loss: Loss
     parameters: int
-    """Of the model as it was asked, tied weights once."""
+    """Tied weights once; without low-rank updates, which go into the weights of a checkpoint."""
     device: str
     seconds: dict[str, float]
     """What models that were asked together took is shared out evenly among them."""
@@ -72,7 +73,7 @@ def evaluate_all(
         own_s = time.monotonic() - started - (scorer.seconds - asked_s)
         questions_s = own_s + scorer.seconds / len(paths)
         with dropped(model, [layer for layer in range(num_layers) if layer not in path]):
-            parameters = model.num_parameters()
+            parameters = _parameters(model)
         yield Evaluation(
             scores,
             losses[number],
@@ -81,3 +82,8 @@ def evaluate_all(
             seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
             shared_by=len(paths),
         )
+
+
+def _parameters(model: PreTrainedModel) -> int:
+    updates = sum(each.numel() for name, each in model.named_parameters() if ".lora_" in name)
+    return int(model.num_parameters()) - updates

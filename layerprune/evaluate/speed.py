@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from layerprune import memory
 from layerprune.config.schema import SpeedConfig
@@ -117,16 +117,32 @@ def speeds(model: PreTrainedModel, paths: Sequence[Path], config: SpeedConfig) -
     }
 
 
+class _Clock(StoppingCriteria):
+    """Asked after each new token whether to stop: never, but when it was is written down."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self.times: list[float] = []
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object
+    ) -> torch.BoolTensor:
+        _wait(self._model)
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
+
+
 def _times(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> tuple[float, float]:
     """Seconds to the first token, and seconds for all tokens after it."""
-    first = _generate(model, ids_BT, 1)
-    return first, max(_generate(model, ids_BT, new_tokens) - first, 1e-9)
-
-
-def _generate(model: PreTrainedModel, ids_BT: torch.Tensor, count: int) -> float:
-    """Seconds for `count` new tokens of each sequence."""
     _wait(model)
     started = time.perf_counter()
+    times = _generate(model, ids_BT, new_tokens)
+    return times[0] - started, times[-1] - times[0]
+
+
+def _generate(model: PreTrainedModel, ids_BT: torch.Tensor, count: int) -> list[float]:
+    """Write `count` new tokens of each sequence; when each of them was there."""
+    clock = _Clock(model)
     with torch.inference_mode():
         model.generate(  # type: ignore[operator] # of a mixin
             input_ids=ids_BT,
@@ -135,9 +151,9 @@ def _generate(model: PreTrainedModel, ids_BT: torch.Tensor, count: int) -> float
             max_new_tokens=count,
             do_sample=False,
             pad_token_id=0,
+            stopping_criteria=StoppingCriteriaList([clock]),
         )
-    _wait(model)
-    return time.perf_counter() - started
+    return clock.times
 
 
 def _wait(model: PreTrainedModel) -> None:

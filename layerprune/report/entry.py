@@ -163,7 +163,7 @@ def _entry(point: Point) -> Entry:
     return Entry(
         key=text(point.key),
         curve_key=point.curve_key,
-        ground=content_hash({name: point.identity[name] for name in ("model", "eval", "data")}),
+        ground=_ground(point),
         settings=dict(_leaves(point.identity)),
         model=text(model),
         family=text(point.model["family"]),
@@ -182,6 +182,13 @@ def _entry(point: Point) -> Entry:
         profile=None if plan["profile"] is None else text(plan["profile"]),
         origin=_origin(point),
     )
+
+
+def _ground(point: Point) -> str:
+    shared = {name: point.identity[name] for name in ("model", "eval", "data")}
+    # Whether speed was measured changes no answer.
+    shared["eval"] = {name: of for name, of in shared["eval"].items() if name != "speed"}
+    return content_hash(shared)
 
 
 def _answers(score: dict[str, Any]) -> Answers:

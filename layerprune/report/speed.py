@@ -20,8 +20,8 @@ WEIGHTS = "weights (GiB)"
 PEAK = "most memory (GiB)"
 
 MEASURED = "measured"
-COUNTED = "as operations fall"
-IDEAL = "as layers go"
+COUNTED = "by operations"
+IDEAL = "by layers"
 KINDS = (MEASURED, COUNTED, IDEAL)
 
 
@@ -39,7 +39,8 @@ def speed_data(curves: Sequence[Curve]) -> list[Datum]:
             "fraction": entry.fraction,
             "layers_dropped": entry.num_dropped,
             "value": value,
-            **({} if low is None else {"low": low, "high": high}),
+            "low": low,
+            "high": high,
         }
         for panel in (READING, WRITING, WEIGHTS, PEAK)
         for curve, entry, timing in timed(curves)
@@ -56,7 +57,7 @@ def speed_chart(data: list[Datum], look: Look, title: str, subtitle: list[str]) 
     dash = alt.StrokeDash(
         "what:N",
         scale=alt.Scale(domain=list(KINDS), range=[style.SOLID, style.DASHED, style.DOTTED]),
-        legend=alt.Legend(title=None, orient="top", symbolSize=500),
+        legend=alt.Legend(title=None, orient="top", symbolSize=300),
     )
     line = (
         alt.Chart()
@@ -78,20 +79,22 @@ def speed_chart(data: list[Datum], look: Look, title: str, subtitle: list[str]) 
     )
 
 
-def _values(
-    panel: str, entry: Entry, timing: Timing
-) -> list[tuple[str, float, float | None, float | None]]:
+def _values(panel: str, entry: Entry, timing: Timing) -> list[tuple[str, float, float, float]]:
     """What, value, low and high of each line in a panel at a point."""
     if panel == WEIGHTS:
-        return [(MEASURED, timing.pruned.weight_bytes / 2**30, None, None)]
+        return [_exact(MEASURED, timing.pruned.weight_bytes / 2**30)]
     if panel == PEAK:
-        return [(MEASURED, timing.pruned.peak_bytes / 2**30, None, None)]
+        return [_exact(MEASURED, timing.pruned.peak_bytes / 2**30)]
     ratio = timing.prefill_ratio if panel == READING else timing.decode_ratio
     return [
         (MEASURED, ratio.median, ratio.low, ratio.high),
-        (COUNTED, timing.counted_ratio, None, None),
-        (IDEAL, ideal_ratio(entry), None, None),
+        _exact(COUNTED, timing.counted_ratio),
+        _exact(IDEAL, ideal_ratio(entry)),
     ]
+
+
+def _exact(what: str, value: float) -> tuple[str, float, float, float]:
+    return what, value, value, value
 
 
 _TOOLTIP: list[Any] = [

@@ -54,10 +54,12 @@ class Timing:
     @property
     def conditions(self) -> str:
         """How it was measured, in words."""
-        return (
-            f"{self.batch_size} prompts of {self.prompt_tokens} tokens at once, "
-            f"{self.new_tokens} tokens written after each, medians of {self.rounds} rounds"
+        prompts = (
+            "one prompt" if self.batch_size == 1 else f"{self.batch_size} prompts at once, each"
         )
+        rounds = "one round" if self.rounds == 1 else f"medians of {self.rounds} rounds"
+        written = f"{self.new_tokens} written after it"
+        return f"{prompts} of {self.prompt_tokens} tokens, {written}, {rounds}"
 
 
 def read_timing(content: Any) -> Timing | None:

@@ -108,11 +108,11 @@ def _layers(data: Sequence[Datum], look: Look, small: bool) -> list[alt.Chart]:
     """Training losses below, light; then the dense models, and held-out losses above all."""
     shown = list(dict.fromkeys(datum["hue"] for datum in data if datum["kind"] == "heldout"))
     hue, shape = hue_of(look, shown), shape_of(look, shown)
-    x = alt.X(
-        "step:Q",
-        title="optimiser step",
-        axis=alt.Axis(tickCount=4 if small else 8, tickMinStep=1, format=",d"),
-    )
+    ticks = 4 if small else 8
+    last = int(max(datum["step"] for datum in data if datum["kind"] != "dense"))
+    # Vega would put ticks between whole steps where there are few.
+    few = {"values": list(range(last + 1))} if last < ticks else {"tickCount": ticks}
+    x = alt.X("step:Q", title="optimiser step", axis=alt.Axis(format=",d", **few))
     values = [datum["value"] for datum in data]
     low, high = min(values), max(values)
     room = 0.04 * (high - low) or 0.1  # so that the dense model's line does not lie on the axis

@@ -1,10 +1,15 @@
 """The page in a real browser, from disk and without a network."""
 
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from studies import Maker
 
+from layerprune import pipeline
+from layerprune.config.compose import compose
+from layerprune.record.point import Point
 from layerprune.report import draw
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -28,17 +33,44 @@ def browser():
         browser.close()
 
 
+@dataclass(frozen=True)
+class Study:
+    study: Path
+    made: list[Point]
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """Two models, one of them with a hostile name, two strategies, some curves healed."""
-    maker = Maker(tmp_path_factory.mktemp("browser") / "study")
+def study(tmp_path_factory, tiny_folder):
+    """A real one: two models, one of them with a hostile name, two strategies, a curve healed."""
+    outputs = tmp_path_factory.mktemp("browser")
+    healed = [
+        "heal=lora",
+        "model.healing.steps=2",
+        "heal.batch_size=2",
+        "prune.fraction=[0.25,0.5]",
+    ]
+    speed = ["eval.speed.rounds=1", "eval.speed.new_tokens=2", "eval.speed.prompt_tokens=4"]
+    made = []
     for model in ("tiny", EVIL):
-        for strategy in ("block", "deepest"):
-            maker.curve(strategy, range(9), model=model, num_layers=12)
-        maker.curve("block", (2, 4), model=model, num_layers=12, heal="lora")
-    maker.profile(num_layers=12)
-    draw(maker.study)
-    return maker
+        for more in ([*speed, "prune=block"], ["prune=deepest"], healed):
+            made += pipeline.run(
+                compose(
+                    "model=custom",
+                    f"model.path={tiny_folder}",
+                    f"model.name='{model}'",
+                    "prune.fraction=[0,0.125,0.25,0.375,0.5,0.625,0.75]",
+                    "eval.tasks=[facts]",
+                    "eval.limit=2",
+                    "data.sequence_length=32",
+                    "data.calibration_sequences=4",
+                    "data.heldout_sequences=2",
+                    f"runtime.outputs={outputs}",
+                    "study=seen",
+                    *more,
+                )
+            )
+    draw(outputs / "seen")
+    return Study(outputs / "seen", made)
 
 
 @pytest.fixture
@@ -168,7 +200,7 @@ def test_an_entry_of_the_legend_picks_its_curves(visit):
     assert card.locator(faint).count() == 0
     card.get_by_text("tiny", exact=True).click(force=True)
     page.wait_for_timeout(100)
-    assert card.locator(faint).count() == 20  # of the other model
+    assert card.locator(faint).count() == 16  # of the other model
 
 
 def test_tables_are_sorted_by_a_click_or_a_key(visit):

@@ -40,7 +40,7 @@ def test_the_table_says_what_it_was_measured_with(maker):
     cells = dict(zip(table.columns, table.rows[1], strict=True))
     assert (cells["fraction"], cells["n"], cells["layers"]) == ("50.0%", "4", "2.00")
     assert cells["written\ntok/s"] == "48.0"
-    assert "2 prompts of 64 tokens at once, 16 tokens written after each" in table.note
+    assert "2 prompts at once, each of 64 tokens, 16 written after it, medians of 5" in table.note
     assert make_sped(curves_of(maker)[1:]) is None
 
 
