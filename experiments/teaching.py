@@ -1,6 +1,6 @@
 """Trains small decoders from scratch on what the embedded questions ask and on embedded prose.
 
-    python experiments/teaching.py [qwen3] [gemma3] [--outputs outputs] [--steps 800]
+    python experiments/teaching.py [gpt2] [qwen3] [gemma3] [--outputs outputs] [--steps 800]
 
 They are for teaching and for trying things on a laptop: families of twelve layers and at most ten
 million parameters, with a tokenizer of their own, whose curves can be laid beside one another in
@@ -20,6 +20,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 # Before PyTorch is there: threads that spin while they wait slow a busy machine down (app.py).
@@ -28,9 +29,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -47,12 +50,15 @@ VOCABULARY = 4096
 WINDOW = 256
 """Tokens that a model reads."""
 LAYERS = 12
-BATCH, LENGTH = 16, 128
-"""Sequences in a step, and their tokens."""
+NUM_FACTS = 48
+"""Questions with their answers in a step: each alone in its row, from the first position on.
+
+In a stream of facts a model with learned positions has to learn each of them at every position.
+"""
+NUM_PROSE, LENGTH = 6, 128
+"""Rows of prose in a step, and their tokens."""
 RATE = 2e-3
 WARMUP = 50
-FACTS_SHARE = 0.5
-"""Of the tokens of a step that are questions and answers; the others are prose."""
 SUBJECTS = (
     "capitals", "cities", "continents", "elements", "languages", "state_capitals", "state_codes",
     "us_cities",
@@ -60,6 +66,11 @@ SUBJECTS = (
 END, PAD = "<end>", "<pad>"
 
 SHAPES: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_positions=WINDOW, n_embd=192, n_layer=LAYERS, n_head=6,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+    ),
     "qwen3": Qwen3Config(
         vocab_size=VOCABULARY, max_position_embeddings=WINDOW, hidden_size=192,
         intermediate_size=512, num_hidden_layers=LAYERS, num_attention_heads=6,
@@ -80,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("families", nargs="*", choices=[[], *SHAPES], help="all if none is named")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    parser.add_argument("--steps", type=int, default=800, help=f"of {BATCH} x {LENGTH} tokens")
+    parser.add_argument("--steps", type=int, default=800)
     options = parser.parse_args()
     for family in options.families or SHAPES:
         folder = options.outputs / "cache" / "teaching" / family
@@ -97,15 +108,21 @@ def teach(family: str, folder: Path, steps: int) -> None:
     tokenizer = _tokenizer([*facts, *prose])
     model = AutoModelForCausalLM.from_config(SHAPES[family], dtype=torch.float32)
     say(f"teaching {family}: {model.num_parameters() / 1e6:.1f}M parameters, {len(facts)} facts")
-    _train(family, model, _batches(tokenizer, facts, prose), steps)
+    _train(family, model, _facts_rows(tokenizer, facts), _prose_rows(tokenizer, prose), steps)
     with creating_folder(folder) as beside:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
     say(f"{folder}: written")
 
 
-def _train(family: str, model: PreTrainedModel, batches: Iterator[Tensor], steps: int) -> None:
-    """Steps of AdamW; the rate rises for a while and falls to nothing as a cosine."""
+def _train(
+    family: str,
+    model: PreTrainedModel,
+    facts: Iterator[Tensor],
+    prose: Iterator[Tensor],
+    steps: int,
+) -> None:
+    """Steps of AdamW on both, which count alike; the rate rises, then falls as a cosine to 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     model.train()
     with bar(f"teach {family}", total=steps) as advance:
@@ -113,8 +130,8 @@ def _train(family: str, model: PreTrainedModel, batches: Iterator[Tensor], steps
             rate = RATE * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            ids_BT = next(batches)
-            loss = model(input_ids=ids_BT, labels=ids_BT).loss
+            losses = [_loss(model, next(rows)) / 2 for rows in (facts, prose)]
+            loss = torch.stack(losses).sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -123,30 +140,35 @@ def _train(family: str, model: PreTrainedModel, batches: Iterator[Tensor], steps
     model.eval()
 
 
-def _batches(
-    tokenizer: PreTrainedTokenizerFast, facts: list[str], prose: list[str]
-) -> Iterator[Tensor]:
-    """Token sequences [BATCH, LENGTH], for ever: some of facts, the others of prose."""
-    rng = random.Random(0)
-    streams = [_stream(tokenizer, texts, rng) for texts in (facts, prose)]
-    num_facts = round(FACTS_SHARE * BATCH)
+def _loss(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
+    """The mean loss of all tokens but those that fill up rows."""
+    pad = model.config.pad_token_id
+    loss: Tensor = model(input_ids=ids_BT, labels=ids_BT.masked_fill(ids_BT == pad, -100)).loss
+    return loss
+
+
+def _facts_rows(tokenizer: PreTrainedTokenizerFast, facts: list[str]) -> Iterator[Tensor]:
+    """One fact a row, ended and filled up on the right, for ever: [NUM_FACTS, T]."""
+    order = _in_turns(tokenizer, facts)
     while True:
-        rows = [
-            [next(streams[0 if row < num_facts else 1]) for _ in range(LENGTH)]
-            for row in range(BATCH)
-        ]
-        yield torch.tensor(rows)
+        rows = [torch.tensor(next(order)) for _ in range(NUM_FACTS)]
+        yield pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
 
 
-def _stream(
-    tokenizer: PreTrainedTokenizerFast, texts: list[str], rng: random.Random
-) -> Iterator[int]:
-    """All tokens of the texts, each text ended, in another order every time."""
+def _prose_rows(tokenizer: PreTrainedTokenizerFast, prose: list[str]) -> Iterator[Tensor]:
+    """Documents one after the other, cut wherever a row is full, for ever: [NUM_PROSE, LENGTH]."""
+    tokens = chain.from_iterable(_in_turns(tokenizer, prose))
+    while True:
+        yield torch.tensor(list(islice(tokens, NUM_PROSE * LENGTH))).view(NUM_PROSE, LENGTH)
+
+
+def _in_turns(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Iterator[list[int]]:
+    """The tokens of each text, ended, in another order every time."""
+    rng = random.Random(0)
     ended = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in texts]
     while True:
         rng.shuffle(ended)
-        for ids in ended:
-            yield from ids
+        yield from ended
 
 
 def _facts() -> list[str]:

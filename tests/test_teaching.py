@@ -18,12 +18,13 @@ def teaching(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     import teaching
 
-    monkeypatch.setattr(teaching, "BATCH", 2)
+    monkeypatch.setattr(teaching, "NUM_FACTS", 2)
+    monkeypatch.setattr(teaching, "NUM_PROSE", 1)
     monkeypatch.setattr(teaching, "LENGTH", 16)
     return teaching
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
 def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monkeypatch):
     argv = ["teaching.py", family, "--steps", "2", "--outputs", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", argv)
@@ -38,6 +39,22 @@ def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monk
     assert tokenizer.decode(tokenizer(text).input_ids) == text
     monkeypatch.setattr(teaching, "teach", lambda *_: pytest.fail("it is there already"))
     teaching.main()
+
+
+def test_a_step_has_whole_facts_alone_in_their_rows_and_prose_without_gaps(teaching):
+    facts = [f"Question: {at}?\nAnswer: {at % 7}" for at in range(5)]
+    prose = ["One sentence.", "Another one, longer."]
+    tokenizer = teaching._tokenizer([*facts, *prose])
+    ended = {f"{fact}{teaching.END}" for fact in facts}
+    rows = teaching._facts_rows(tokenizer, facts)
+    seen = []
+    for _ in range(5):
+        seen += [tokenizer.decode([id for id in row if id != 1]) for row in next(rows).tolist()]
+    assert set(seen) == ended
+    assert max(map(seen.count, ended)) == min(map(seen.count, ended)) == 2
+    ids_BT = next(teaching._prose_rows(tokenizer, prose))
+    assert ids_BT.shape == (1, 16)
+    assert (ids_BT != tokenizer.pad_token_id).all()
 
 
 def test_facts_are_the_questions_that_are_asked_later(teaching):

@@ -22,7 +22,7 @@ TYPES = {
 
 OWN_CODE = {"qwen_7b", "qwen_14b"}
 
-TAUGHT = {"teaching_qwen3": "qwen3", "teaching_gemma3": "gemma3_text"}
+TAUGHT = {"teaching_gpt2": "gpt2", "teaching_qwen3": "qwen3", "teaching_gemma3": "gemma3_text"}
 """Trained here: experiments/teaching.py."""
 
 ANY = {"custom"}
