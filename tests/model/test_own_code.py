@@ -49,7 +49,7 @@ def test_it_does_not_run_unless_it_is_trusted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["qwen_7b", "qwen_14b"])
 def test_the_papers_first_qwen_is_refused_by_the_key_that_it_needs(name, tmp_path, monkeypatch):
-    def download(path, revision, allow_patterns, ignore_patterns):
+    def download(path, revision, allow_patterns, ignore_patterns, local_files_only):
         assert allow_patterns == ["config.json"]
         (tmp_path / "config.json").write_text(json.dumps({
             "model_type": "qwen", "num_hidden_layers": 32, "auto_map": {
@@ -148,7 +148,7 @@ def test_code_from_elsewhere_is_refused(tmp_path):
 def test_code_is_fetched_of_the_revision_that_is_asked_for(tmp_path, monkeypatch):
     folder, asked = write(tmp_path / "own"), []
 
-    def download(path, revision, allow_patterns, ignore_patterns):
+    def download(path, revision, allow_patterns, ignore_patterns, local_files_only):
         asked.append((revision, "*.py" in allow_patterns))
         return str(folder)
 
