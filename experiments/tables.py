@@ -1,11 +1,13 @@
-"""Writes two pages from `conf/`: the index of presets, and the tables of the paper's appendix A.1.
+"""Writes pages from `conf/`: the index of presets, and the tables of the paper's appendix A.1.
 
     python experiments/tables.py
 
-`make tables` does it; a test holds both pages true.
+`make tables` does it, and gives each lab note that `make notes` wrote the head that its preset has;
+a test holds all of them true.
 """
 
 import re
+import textwrap
 from pathlib import Path
 
 from layerprune.config.compose import compose, conf_dir
@@ -19,6 +21,15 @@ MODELS = ROOT / "docs" / "paper_models.md"
 PAPER = "_paper"
 """How the names of presets in the paper's size end."""
 
+BY_HAND = {"demo": "demo", "demo_healed": "demo", "recipes": "healing"}
+"""Presets whose notes are written by hand, and what these are called."""
+
+BEGIN = "<!-- written by make notes -->"
+"""After the head of a note."""
+
+THUMBNAIL = 160
+"""Pixels, the width of a note's first figure in the index."""
+
 INDEX_HEAD = """# Presets
 
 Written by `make tables` from the first lines of each preset in
@@ -31,7 +42,9 @@ Written by `make tables` from the first lines of each preset in
 
 A preset that is stopped goes on where it was. `fig1`, `fig2`, `fig3` and `fig5` are views of points
 in one study, `mini`, and those of the paper's size in `paper`: what one has made, no other makes
-again. The tables of the paper's appendix are in [docs/paper_models.md](../docs/paper_models.md).
+again. Behind each picture is a lab note: what was expected, what came out, and what that says;
+`make notes` writes figures and numbers into it. The tables of the paper's appendix are in
+[docs/paper_models.md](../docs/paper_models.md).
 """
 
 MODELS_HEAD = """# The paper's models, and how it heals them
@@ -64,14 +77,50 @@ def _header(path: Path) -> dict[str, str]:
 
 def index() -> str:
     """The page of all presets."""
-    lines = [INDEX_HEAD, "| preset | also as | question | takes |", "|:--|:--|:--|:--|"]
+    lines = [INDEX_HEAD, "| preset | also as | question | takes | note |", "|:--|:--|:--|:--|:--|"]
     known = presets()
     for name, said in known.items():
         if name.endswith(PAPER) and name.removesuffix(PAPER) in known:
             continue
         larger = f"`{name}{PAPER}`" if name + PAPER in known else ""
-        lines.append(f"| `{name}` | {larger} | {said['question']} | {said['hardware']} |")
+        cells = f"`{name}`", larger, said["question"], said["hardware"], _thumbnail(note_of(name))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def note_of(name: str) -> Path:
+    """The lab note of a preset, there or not."""
+    return INDEX.with_name(f"{BY_HAND.get(name, name)}.md")
+
+
+def _thumbnail(note: Path) -> str:
+    """A note's first figure, as a link to it; nothing where there is no note."""
+    if not note.is_file():
+        return ""
+    shown = re.search(r"!\[.*?\]\((.+?\.png)\)", note.read_text(encoding="utf-8"))
+    picture = f'<img src="{shown[1]}" width="{THUMBNAIL}" alt="{note.stem}">' if shown else "note"
+    return f"[{picture}]({note.name})"
+
+
+def head(name: str) -> str:
+    """The first part of a preset's note: its header."""
+    said = presets()[name]
+    fields = [
+        textwrap.fill(
+            f"**{field.capitalize()}.** {said[field][:1].upper()}{said[field][1:]}",
+            width=100,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for field in ("question", "source", "expectation", "hardware")
+    ]
+    return "\n".join([f"# {name}", "", f"    {said['command']}", "", *fields, "", ""])
+
+
+def headed(name: str, note: str) -> str:
+    """A note with its preset's head; one that was written by hand as it is."""
+    _, begin, rest = note.partition(BEGIN)
+    return f"{head(name)}{begin}{rest}" if begin else note
 
 
 def models() -> str:
@@ -130,6 +179,14 @@ def _common(configs: list[Config]) -> dict[str, object]:
     return {**common, "alpha of LoRA": "= rank", "weights": "NF4, double quantisation"}
 
 
-if __name__ == "__main__":
+def write() -> None:
+    """Write all pages anew."""
+    for name in presets():
+        if (note := note_of(name)).is_file():
+            note.write_text(headed(name, note.read_text(encoding="utf-8")), encoding="utf-8")
     INDEX.write_text(index(), encoding="utf-8")
     MODELS.write_text(models(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -8,8 +8,10 @@ from typing import TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +36,19 @@ def compose(*overrides: str) -> Config:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return typed(hydra_compose("config", overrides=list(overrides)))
+
+
+def compose_sweep(preset: str) -> list[Config]:
+    """The typed configuration of each job that `python main.py experiment=PRESET` would run."""
+    chosen = f"experiment={preset}"
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        whole = hydra_compose("config", overrides=[chosen], return_hydra_config=True)
+        swept = whole.hydra.sweeper.params or {}
+        lists = [f"{key}={values}" for key, values in swept.items()]
+        parsed = OverridesParser.create().parse_overrides(lists)
+        (jobs,) = BasicSweeper.split_arguments(parsed, None)
+        return [typed(hydra_compose("config", overrides=[chosen, *job])) for job in jobs]
 
 
 def conf_dir() -> Path:

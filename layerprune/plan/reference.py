@@ -53,6 +53,8 @@ have had others: reference values, not an exact oracle."""
 class Agreement:
     """In how many numbers of layers a measurement chooses the authors' block."""
 
+    starts: tuple[int, ...]
+    """l*(n) as measured, for the n of the reference."""
     exact: int
     within_one: int
     """Begins at the same layer or at one beside it."""
@@ -75,6 +77,7 @@ def agreement(known: Reference, distances_SS: Matrix) -> Agreement:
     starts = [block(distances_SS, count, seed=0).layers[0] for count in counts]
     apart = np.abs(np.array(starts) - np.array(known.starts))
     return Agreement(
+        starts=tuple(starts),
         exact=int((apart == 0).sum()),
         within_one=int((apart <= 1).sum()),
         of=len(apart),

@@ -187,6 +187,7 @@ def show(report: Report, text_curves: bool = False) -> None:
 
     from layerprune.report.critical import fitted
     from layerprune.report.healed import make_healed
+    from layerprune.report.making import BLOCKS, agreements
     from layerprune.report.sped import make_sped
     from layerprune.report.table import WIDTH, make_grids, show_grids
     from layerprune.report.terminal import make_plots, show_plots
@@ -208,6 +209,8 @@ def show(report: Report, text_curves: bool = False) -> None:
         console.print(f"The tables of {num_points:,} points are in the page; --text prints them.\n")
     if report.critical is not None:
         show_table(console, fitted(report.critical, console.width))
+    for line in agreements(report.profiles):
+        console.print(Text(f"{BLOCKS.capitalize()}: {line}\n"))
     if text_curves:
         show_plots(console, make_plots(report.curves, report.tasks, console.width))
     # A picture's three files in one line.

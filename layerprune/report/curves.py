@@ -1,5 +1,6 @@
 """Points of one curve together, and the questions that they were asked."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -179,4 +180,15 @@ def _rank(group: Sequence[Entry]) -> tuple[object, ...]:
     # Not healed before healed, whatever the recipe is called.
     healed = first.heal != UNHEALED
     name = first.model, first.metric, first.strategy, healed, first.heal, first.seed
-    return *name, first.curve_key
+    settings = [
+        (key, _counting(value))
+        for key, value in sorted(first.settings.items())
+        if not key.startswith("prune.")
+    ]
+    return *name, settings, first.curve_key
+
+
+def _counting(text: str) -> list[str | int]:
+    """A text to be sorted by, such that 8 comes before 64."""
+    parts = re.split("([0-9]+)", text)
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)]

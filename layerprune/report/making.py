@@ -7,6 +7,8 @@ from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
 from layerprune.similarity.profile import Profile
 
+BLOCKS = "the paper's blocks"
+
 
 def making(
     curves: Sequence[Curve], profiles: Iterable[tuple[str, Profile]]
@@ -28,7 +30,7 @@ def making(
         f"{model}: {profile.num_sequences} sequences (distances {profile.key})"
         for model, profile in profiles
     ]
-    agreements = [said for each in profiles if (said := _agreement(*each)) is not None]
+    blocks = agreements(profiles)
     versions = dict.fromkeys(name for entry in entries for name in entry.origin.versions)
     return [
         ("arguments", _distinct(entry.origin.arguments or "(none)" for entry in entries)),
@@ -37,7 +39,7 @@ def making(
         ("questions", _distinct(_asked(entry) for entry in entries)),
         # Plans that were made step by step have no distances.
         *([("calibration", calibration)] if calibration else []),
-        *([("the paper's blocks", agreements)] if agreements else []),
+        *([(BLOCKS, blocks)] if blocks else []),
         *(
             (name, _distinct(entry.settings.get(name, "") for entry in entries))
             for name in settings
@@ -57,6 +59,14 @@ def making(
     ]
 
 
+def agreements(profiles: Iterable[tuple[str, Profile]]) -> list[str]:
+    """How near the blocks come to those of the paper's authors: a text for each of their models.
+
+    Only the paper's own metric is held against theirs.
+    """
+    return [said for each in profiles if (said := _agreement(*each)) is not None]
+
+
 def _asked(entry: Entry) -> str:
     tasks = [answers for answers in entry.answers.values() if answers.parent is None]
     return "; ".join(
@@ -67,7 +77,6 @@ def _asked(entry: Entry) -> str:
 
 
 def _agreement(model: str, profile: Profile) -> str | None:
-    """How near the blocks come to those of the paper's authors, for the paper's own metric."""
     settings = profile.depends_on
     known = reference(model, len(profile.distances) - 1)
     if known is None or (settings.get("metric"), settings.get("metric_tokens")) != (
@@ -75,10 +84,11 @@ def _agreement(model: str, profile: Profile) -> str | None:
     ):  # fmt: skip
         return None
     found = agreement(known, profile.matrix)
+    here, theirs = (" ".join(map(str, starts)) for starts in (found.starts, known.starts))
     return (
-        f"{model} (distances {profile.key}): of {found.of} blocks {found.exact} are those that the "
-        f"authors dropped, {found.within_one} begin within one layer of them, "
-        f"{found.furthest} layers off at most"
+        f"{model} (distances {profile.key}): of the {found.of} blocks that the authors dropped, "
+        f"{found.exact} exact, {found.within_one} within one layer, {found.furthest} layers off at "
+        f"most. l*(n), n = 1 to {found.of}, here: {here}; the authors': {theirs}"
     )
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,17 @@ def critical_csv(falls: Sequence[Fallen]) -> str:
 
 def critical_markdown(falls: Sequence[Fallen]) -> str:
     """The table in Markdown, and below it what it says."""
-    lines = [
-        _line(COLUMNS),
-        _line([":--" if at < NAMES else "--:" for at in range(len(COLUMNS))]),
-        *(_line([re.sub(r"([\\|*_`<\[])", r"\\\1", text) for text in _texts(each)])
-          for each in falls),
-    ]  # fmt: skip
+    lines = markdown(COLUMNS, NAMES, [_texts(each) for each in falls])
     return "\n".join([*lines, "", f"{MEANING}, in percent.", *_reasons(falls), ""])
+
+
+def markdown(columns: Sequence[str], num_names: int, rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table, whose first `num_names` columns read from the left."""
+    return [
+        _line(columns),
+        _line([":--" if at < num_names else "--:" for at in range(len(columns))]),
+        *(_line([re.sub(r"([\\|*_`<\[])", r"\\\1", text) for text in row]) for row in rows),
+    ]
 
 
 def critical_latex(falls: Sequence[Fallen]) -> str:

@@ -8,7 +8,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from layerprune.config.compose import compose, conf_dir, explain
+from layerprune.config.compose import compose, compose_sweep, conf_dir, explain
 from layerprune.config.schema import DEFAULT_FRACTIONS, Config
 from layerprune.errors import UserError
 
@@ -49,6 +49,18 @@ def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
     assert compose("experiment=demo").study == "demo"
     assert len(compose("experiment=demo").prune.fraction) == 30
     assert compose("experiment=demo", "study=mine", "eval.limit=3").eval.limit == 3
+
+
+def test_the_jobs_of_a_preset_are_those_of_its_sweep():
+    jobs = compose_sweep("fig5")
+    found = [(job.prune.strategy, job.heal.recipe) for job in jobs]
+    assert sorted(found) == [
+        ("block", "lora"), ("block", "none"), ("deepest", "lora"), ("deepest", "none"),
+    ]  # fmt: skip
+    assert {job.study for job in jobs} == {"mini"}
+    held = [job.model.quantization for job in compose_sweep("quantisation")]
+    assert [each and each.value for each in held] == [None, "nf4", "int8"]
+    assert [job.study for job in compose_sweep("fig4")] == ["fig4"]
 
 
 @pytest.mark.parametrize(

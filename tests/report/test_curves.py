@@ -30,6 +30,15 @@ def test_names_say_what_differs_and_no_more(maker):
     assert [curve.hue for curve in curves_of(maker)] == ["block", "random", "random"]
 
 
+def test_curves_stand_in_the_order_of_their_numbers(maker):
+    for number in (64, 8, 1, 256):
+        maker.point(write=False)
+        maker.made[-1].identity["data"]["calibration_sequences"] = number
+    labels = [curve.label for curve in make_curves(map(read_entry, maker.made))]
+    start = "block · data.calibration_sequences="
+    assert labels == [f"{start}{number}" for number in (1, 8, 64, 256)]
+
+
 def test_models_give_the_colours_where_there_are_several(maker):
     for model in ("b", "a"):
         for heal in ("none", "lora"):

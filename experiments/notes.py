@@ -1,0 +1,304 @@
+"""Writes what a lab note shows of its study: figures, tables, and how the points were made.
+
+    python experiments/notes.py [NAME ...] [--outputs outputs]
+
+`make notes` does it for every preset of the embedded model. A note is `experiments/NAME.md`: the
+preset's header, the part that is written here, and what was found, in words that stay as they are.
+A note whose points are not all there stays as it is and is named.
+"""
+
+import argparse
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import tables
+import vl_convert
+from PIL import Image
+
+from layerprune.config.compose import compose_sweep
+from layerprune.config.schema import Config
+from layerprune.errors import UserError
+from layerprune.files import replacing, write_text
+from layerprune.plan.target import targets
+from layerprune.report import read
+from layerprune.report.critical import make_critical
+from layerprune.report.curves import JOINT, Curve, Task, make_curves, make_tasks
+from layerprune.report.entry import Entry, ranges
+from layerprune.report.figures import Figure, make_figures
+from layerprune.report.healed import make_healed
+from layerprune.report.making import making
+from layerprune.report.nearest import nearest_data
+from layerprune.report.publish import markdown
+from layerprune.report.sped import make_sped
+from layerprune.report.texts import TextTable
+from layerprune.similarity.profile import Profile
+
+END = "<!-- end -->"
+"""After the part that is written here."""
+
+NOT_YET = "Nothing is written yet."
+"""What was found, in a new note."""
+
+MADE = ("points", "machine", "commit", "versions")
+"""What a note says of how its points were made, as `making` names it."""
+
+PALETTE = 256
+"""Colours of a picture: few make it small."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The points of one preset, whatever else is in their study."""
+
+    study: Path
+    curves: list[Curve]
+    tasks: list[Task]
+    profiles: list[tuple[str, Profile]]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The points."""
+        return [entry for curve in self.curves for entry in curve.entries]
+
+    def figures(self, starts: Sequence[str]) -> dict[str, Figure]:
+        """The report's figures of these points whose names begin so, by their files' names."""
+        figures = list(make_figures(self.curves, self.tasks, self.profiles))
+        found: dict[str, Figure] = {}
+        for start in starts:
+            alike = [each for each in figures if each.name.partition("-")[0] == start]
+            # A name says no more than it must: the rest may change from study to study.
+            names = [start] if len(alike) == 1 else [each.name for each in alike]
+            found |= {f"{name}.png": each for name, each in zip(names, alike, strict=True)}
+        return found
+
+
+def accuracies(shown: Shown) -> TextTable:
+    """Accuracy on each task at each fraction."""
+    heads = [task for task in shown.tasks if task.parent is None]
+    rows: list[Row] = [
+        (f"{task.name}{JOINT}{curve.label}" if len(heads) > 1 else curve.label, curve,
+         partial(_accuracy, task.name))
+        for task in heads
+        for curve in shown.curves
+    ]  # fmt: skip
+    return _by_fraction("accuracy %", rows, " ".join(_sizes(shown, task) for task in heads))
+
+
+def losses(shown: Shown) -> TextTable:
+    """Held-out loss at each fraction."""
+    sizes = sorted({entry.loss.num_sequences for entry in shown.entries})
+    said = f"On {' or '.join(map(str, sizes))} sequences; 1 is guessing evenly."
+    rows: list[Row] = [(curve.label, curve, _loss) for curve in shown.curves]
+    return _by_fraction("held-out loss / ln V", rows, said)
+
+
+def plans(shown: Shown) -> TextTable:
+    """The layers that go at each fraction."""
+    rows: list[Row] = [(curve.label, curve, _layers) for curve in shown.curves]
+    return _by_fraction("layers dropped", rows, "Layers count from 0.")
+
+
+def critical(shown: Shown) -> TextTable | None:
+    """Where each curve has lost half of its margin over guessing."""
+    return make_critical(shown.curves, shown.tasks)
+
+
+def speed(shown: Shown) -> TextTable | None:
+    """How fast each cut model is."""
+    return make_sped(shown.curves)
+
+
+def costs(shown: Shown) -> TextTable | None:
+    """What training took."""
+    return make_healed(shown.curves, [])
+
+
+def blocks(shown: Shown) -> TextTable:
+    """The nearest block of every third size."""
+    data = [datum for datum in nearest_data(shown.profiles) if datum["size"] % 3 == 0]
+    rows = tuple(
+        (
+            f"{each['size']}",
+            f"{each['first_layer']}-{each['last_layer']}",
+            f"{each['distance']:.4f}",
+        )
+        for each in data
+    )
+    columns = "n", "nearest block", "distance"
+    return TextTable("", 0, columns, rows, "Every third size n; layers count from 0.")
+
+
+@dataclass(frozen=True)
+class View:
+    """What is worth showing of a preset's points."""
+
+    figures: tuple[str, ...]
+    """How the names of the report's figures begin."""
+    tables: tuple[Callable[[Shown], TextTable | None], ...]
+
+
+VIEWS = {
+    "fig1": View(("accuracy", "loss", "nearest"), (accuracies, losses)),
+    "fig2": View(("accuracy",), (accuracies, critical)),
+    "fig3": View(("loss",), (losses,)),
+    "fig4": View(("distances", "nearest"), (blocks,)),
+    "fig5": View(("accuracy", "loss"), (accuracies, losses)),
+    "fig6": View(("accuracy",), (accuracies,)),
+    "fig7": View(("accuracy",), (critical,)),
+    "fig8": View(("accuracy", "loss"), (accuracies, losses)),
+    "fig9": View(("accuracy", "loss"), (accuracies, losses)),
+    "metrics": View(("accuracy", "layers"), (accuracies, plans)),
+    "strategies": View(("accuracy", "loss", "layers"), (accuracies, losses)),
+    "calibration": View(("layers", "accuracy"), (plans,)),
+    "quantisation": View(("accuracy", "loss"), (accuracies, losses)),
+    "speed": View(("speed",), (speed,)),
+    "training_cost": View(("cost",), (costs,)),
+    "v2": View(("accuracy",), (accuracies, critical)),
+}
+"""Of each preset whose note is written here."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the notes that the command line names, or all, then the index of presets."""
+    parser = argparse.ArgumentParser(description="Write lab notes from their studies.")
+    parser.add_argument("name", nargs="*", help=f"presets, all if none: {', '.join(VIEWS)}")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.name if name not in VIEWS]:
+        parser.error(f"no note of {', '.join(unknown)} is written here")
+    for name in asked.name or VIEWS:
+        try:
+            print(write(name, asked.outputs))
+        except UserError as error:
+            print(f"{tables.note_of(name).name} stays as it is: {error}")
+    tables.INDEX.write_text(tables.index(), encoding="utf-8")
+
+
+def write(name: str, outputs: Path) -> str:
+    """Write the note of a preset; returns a line that says so.
+
+    Raises `UserError` if its points are not all there, or if the note has lost its marks.
+    """
+    note = tables.note_of(name)
+    text = note.read_text(encoding="utf-8") if note.is_file() else _new(name)
+    _, begin, rest = text.partition(tables.BEGIN)
+    _, end, found = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"it has no {END if begin else tables.BEGIN}.")
+    shown = shown_of(name, outputs)
+    figures = shown.figures(VIEWS[name].figures)
+    folder = note.with_suffix("")
+    for file, figure in figures.items():
+        with replacing(folder / file) as beside:
+            beside.write_bytes(small(figure))
+    # What an earlier note showed.
+    for old in set(folder.glob("*.png")) - {folder / file for file in figures}:
+        old.unlink()
+    parts = [
+        *(f"![{figure.title}]({name}/{file})" for file, figure in figures.items()),
+        *(_table(table) for make in VIEWS[name].tables if (table := make(shown)) is not None),
+        _made(shown),
+    ]
+    written = "\n\n".join([begin, *parts, end])
+    write_text(note, f"{tables.head(name)}{written}{found}")
+    return f"{note.name} is written from {shown.study}."
+
+
+def shown_of(name: str, outputs: Path) -> Shown:
+    """The points that a preset asks for. Raises `UserError` if they are not all there."""
+    jobs = compose_sweep(name)
+    wanted = [label for job in jobs for label in _labels(job)]
+    report = read([outputs / jobs[0].study])
+    mine = [entry for curve in report.curves for entry in curve.entries if _label(entry) in wanted]
+    if len(mine) != len(wanted):
+        raise UserError(
+            f"{report.study} has {len(mine)} of the {len(wanted)} points of experiment={name}."
+        )
+    curves = make_curves(mine)
+    measured = {entry.profile for entry in mine}
+    profiles = [each for each in report.profiles if each[1].key in measured]
+    return Shown(report.study, curves, make_tasks(curves), profiles)
+
+
+def small(figure: Figure) -> bytes:
+    """A figure as PNG in double resolution."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(vl_convert.svg_to_png(figure.svg(), scale=2))) as image:
+        image.convert("RGB").quantize(PALETTE).save(out, "png", optimize=True)
+    return out.getvalue()
+
+
+Label = tuple[str, str, str, str, int, int]
+"""What a preset's points are told by: model, metric, strategy, recipe, seed, layers dropped."""
+
+
+def _labels(job: Config) -> list[Label]:
+    assert job.model.name is not None
+    assert job.model.shape is not None
+    same = job.model.name, job.metric.name, job.prune.strategy, job.heal.recipe, job.seed
+    wanted, _ = targets(job.prune, job.model.shape.num_hidden_layers)
+    return [(*same, target.count) for target in wanted]
+
+
+def _label(entry: Entry) -> Label:
+    same = entry.model, entry.metric, entry.strategy, entry.heal, entry.seed
+    return *same, entry.num_dropped
+
+
+def _new(name: str) -> str:
+    return f"{tables.head(name)}{tables.BEGIN}{END}\n\n**Found.** {NOT_YET}\n"
+
+
+Row = tuple[str, Curve, Callable[[Entry], str]]
+"""Of a table: its name, the points, and what is said of each."""
+
+
+def _by_fraction(what: str, rows: Sequence[Row], note: str) -> TextTable:
+    """A column for each fraction dropped, with the number of layers."""
+    points = [entry for _, curve, _ in rows for entry in curve.entries]
+    fractions = sorted({(entry.num_dropped, entry.fraction) for entry in points})
+    cells = []
+    for name, curve, cell in rows:
+        said = {entry.num_dropped: cell(entry) for entry in curve.entries}
+        cells.append((name, *(said.get(count, "") for count, _ in fractions)))
+    columns = what, *(f"{fraction:.0%} ({count})" for count, fraction in fractions)
+    return TextTable("", 1, columns, tuple(cells), note)
+
+
+def _accuracy(task: str, entry: Entry) -> str:
+    value = entry.accuracy(task)
+    return "" if value is None else f"{100 * value.value:.1f}"
+
+
+def _loss(entry: Entry) -> str:
+    return f"{entry.loss.normalised.value:.3f}"
+
+
+def _layers(entry: Entry) -> str:
+    return ranges(entry.dropped)
+
+
+def _sizes(shown: Shown, task: Task) -> str:
+    values = [value for entry in shown.entries if (value := entry.accuracy(task.name)) is not None]
+    errors = [100 * value.stderr for value in values if value.stderr is not None]
+    said = [task.size, *(f"guessing evenly {chance:.1%}" for chance in task.chances)]
+    if errors:
+        said.append(f"standard errors {min(errors):.1f} to {max(errors):.1f}")
+    return f"{task.name}: {', '.join(said)}."
+
+
+def _table(table: TextTable) -> str:
+    columns = [" ".join(column.replace("-\n", "").split()) for column in table.columns]
+    return "\n".join([*markdown(columns, table.num_names, table.rows), "", table.note])
+
+
+def _made(shown: Shown) -> str:
+    made = dict(making(shown.curves, shown.profiles))
+    return "\n".join(f"- {name}: {'; '.join(made[name])}" for name in MADE)
+
+
+if __name__ == "__main__":
+    main()
