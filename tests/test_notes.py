@@ -102,14 +102,14 @@ def test_presets_of_one_study_show_the_points_that_they_are_about(written, tmp_p
 
 def test_a_study_that_is_not_whole_is_named_and_its_note_stays(written, tmp_path, capsys):
     make("fig5", tmp_path, but=["deepest"])
-    folder = written("fig2", "fig4", "fig5")
+    folder = written("fig1", "fig4", "fig5")
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("fig2.md is written from ")
+    assert said[0].startswith("fig1.md is written from ")
     assert said[1].startswith("fig4.md stays as it is: ")
     assert said[1].endswith("is not a folder: name the folder of a study, outputs/STUDY.")
     assert said[2].startswith("fig5.md stays as it is: ")
     assert said[2].endswith("mini has 16 of the 32 points of experiment=fig5.")
-    assert [path.name for path in sorted(folder.glob("*.md"))] == ["README.md", "fig2.md"]
+    assert [path.name for path in sorted(folder.glob("*.md"))] == ["README.md", "fig1.md"]
 
 
 def test_what_was_found_stays_and_all_else_is_written_anew(notes, written, tmp_path):

@@ -29,6 +29,9 @@ class Healing:
     recipe: str
     tokens: int
     seconds: float
+    """Of healing alone, without measuring."""
+    prepare_seconds: float
+    """Before it: what a recipe computes once, and loading."""
     trainable_parameters: int
     peak_memory_bytes: int | None
     """The most that the process, or its GPU, held meanwhile; None where nothing was done."""
@@ -73,6 +76,7 @@ def read_healing(content: Any) -> Healing | None:
         recipe=text(content["recipe"]),
         tokens=count(content["tokens"]),
         seconds=number(content["seconds"]),
+        prepare_seconds=number(content.get("prepare_seconds", 0.0)),
         trainable_parameters=count(content["trainable_parameters"]),
         peak_memory_bytes=None if peak is None else count(peak),
         before=number(content["heldout_before"]),

@@ -45,6 +45,8 @@ class Look:
     marks: list[str]
     recipes: list[str]
     """By which curves are healed; none if none is."""
+    some_unhealed: bool
+    """Whether there is a curve that is not."""
 
     @property
     def several_models(self) -> bool:
@@ -77,6 +79,7 @@ def look_of(curves: Sequence[Curve]) -> Look:
         recipes=list(
             dict.fromkeys(curve.first.heal for curve in curves if curve.first.heal != UNHEALED)
         ),
+        some_unhealed=any(curve.first.heal == UNHEALED for curve in curves),
     )
 
 
@@ -238,7 +241,7 @@ def _layers(look: Look, y: alt.Y, x: alt.X, small: bool) -> list[alt.Chart]:
         # solid: dots would only make them harder to read.
         dash_domain = ["healed", "not healed"]
         dash = alt.Scale(domain=dash_domain, range=[style.SOLID, style.DOTTED])
-        legend = _legend(None, dash_domain)
+        legend = _legend(None, dash_domain if look.some_unhealed else dash_domain[:1])
         legend.symbolSize = 500  # long enough to show what is dotted
         if len(look.recipes) == 1:  # of several, the colours' legend has the names
             by = json.dumps(f"healed: {look.recipes[0]}")

@@ -18,7 +18,8 @@ def making(
     entries = [entry for curve in curves for entry in curve.entries]
     times = sorted(entry.origin.time for entry in entries)
     seconds = sum(entry.origin.seconds for entry in entries)
-    healing = sum(entry.healing.seconds for entry in entries if entry.healing is not None)
+    healings = [entry.healing for entry in entries if entry.healing is not None]
+    healing = sum(each.prepare_seconds + each.seconds for each in healings)
     more = f" and {healing:,.0f} s of healing" if healing else ""
     settings = dict.fromkeys(
         name
