@@ -363,6 +363,7 @@ def _point(
             "family": source.family,
             "num_layers": source.num_layers,
             "parameters_kept": result.parameters,
+            "weight_bytes": result.weight_bytes,
         },
         plan={
             **asdict(plan),
