@@ -37,6 +37,11 @@ class Job:
         """What a point's result may depend on."""
         return _identity(self.config, self.source, self.text, self.questions, target)
 
+    @property
+    def digests(self) -> tuple[str, str, str]:
+        """Of the model's files, of the text, and of the questions."""
+        return self.source.fingerprint, self.text.digest, self.questions.digest
+
     @cached_property
     def store(self) -> Store:
         """Where the points are kept."""

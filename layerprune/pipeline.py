@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune import memory, processes
-from layerprune.config.schema import Config
+from layerprune.config.schema import Calibration, Config
 from layerprune.data.sequences import cut
 from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.answers import Answers
@@ -251,7 +251,8 @@ class _Whole:
     def calibration(self) -> Tensor:
         """Token sequences [S, T]."""
         data = self._job.config.data
-        text = self._job.text.calibration
+        of_questions = data.calibration is Calibration.questions
+        text = self._job.questions.solved() if of_questions else self._job.text.calibration
         return cut(text, self.tokenizer, data.sequence_length, data.calibration_sequences)
 
 
@@ -274,7 +275,7 @@ def _plans(
 
 def _profile(job: Job, whole: _Whole) -> Profile:
     """The distances between the inputs of every two layers, from the cache or measured."""
-    depends_on = profile_identity(job.config, job.source.fingerprint, job.text.digest)
+    depends_on = profile_identity(job.config, *job.digests)
     key = content_hash(depends_on)
 
     def make() -> Profile:
@@ -287,7 +288,7 @@ def _profile(job: Job, whole: _Whole) -> Profile:
 
 def _plans_in_order(job: Job, whole: _Whole, wanted: list[Target]) -> list[Plan]:
     """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
-    depends_on = order_identity(job.config, job.source.fingerprint, job.text.digest)
+    depends_on = order_identity(job.config, *job.digests)
     order = stored_order(
         job.cache / "profiles",
         content_hash(depends_on),
@@ -362,6 +363,7 @@ def _point(
             "family": source.family,
             "num_layers": source.num_layers,
             "parameters_kept": result.parameters,
+            "weight_bytes": result.weight_bytes,
         },
         plan={
             **asdict(plan),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from lm_eval.models.huggingface import HFLM
+from tiny import byte_tokenizer
 from wandb_file import read_runs
 
 from layerprune import pipeline
@@ -166,6 +167,45 @@ def test_a_study_by_greedy_alone_has_a_report_without_distances(tmp_path, tiny_f
 def test_too_few_tokens_for_cka_are_one_line(tmp_path, tiny_folder, tiny_tasks):
     with pytest.raises(UserError, match=r"metric=cka .*data\.sequence_length"):
         run(tmp_path, tiny_folder, tiny_tasks, "metric=cka", "data.sequence_length=4")
+
+
+@pytest.mark.parametrize("prune", ["block", "greedy"])
+def test_distances_are_measured_on_the_questions_if_that_is_asked(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch, prune
+):
+    seen = []
+    for name in ("measure", "extend"):
+        real = getattr(pipeline, name)
+
+        def listen(model, metric, ids_NT, *more, real=real):
+            seen.append(ids_NT)
+            return real(model, metric, ids_NT, *more)
+
+        monkeypatch.setattr(pipeline, name, listen)
+
+    def points(*overrides):
+        return run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "tracker=disabled",
+                   f"prune={prune}", *overrides)  # fmt: skip
+
+    plain, on_text = points(), points("data.calibration=text")
+    on_questions = points("data.calibration=questions", "eval.limit=2")
+    assert [point.key for point in plain] == [point.key for point in on_text]
+    assert not {point.key for point in plain} & {point.key for point in on_questions}
+    assert len(seen) == 2, "text once, questions once"
+    asked = EvalConfig(tasks=["letters"], include_path=str(tiny_tasks))
+    (prompts,) = Questions(asked).solved()
+    assert prompts.startswith("After a comes b\n\nAfter b comes the end\n\nAfter c comes xxx\n\n")
+    tokenizer = byte_tokenizer()
+    parts = ["".join(tokenizer.batch_decode(ids_NT)) for ids_NT in seen]
+    assert prompts.startswith(parts[1])
+    assert len(prompts) - len(parts[1]) < 32
+    assert "After a comes" not in parts[0]
+
+
+def test_questions_that_are_not_there_are_one_line(tmp_path, tiny_folder, tiny_tasks):
+    for more in (["eval=speed", "eval.tasks=[]"], ["eval.chat_template=true"]):
+        with pytest.raises(UserError, match=r"^data\.calibration=questions.*eval\."):
+            run(tmp_path, tiny_folder, tiny_tasks, "data.calibration=questions", *more)
 
 
 def test_named_layers(tmp_path, tiny_folder, tiny_tasks):

@@ -44,6 +44,13 @@ class Tokens(Enum):
     all = "all"
 
 
+class Calibration(Enum):
+    """On what the distances are measured."""
+
+    text = "text"
+    questions = "questions"
+
+
 class TrackerMode(Enum):
     """What Weights & Biases does with the curves."""
 
@@ -383,6 +390,9 @@ class DataConfig:
     """For distances, too; different documents, as long as they are not the same text."""
     sequence_length: int = 128
     """Tokens in each sequence."""
+    calibration: Calibration = Calibration.text
+    """`questions`: distances are measured on all questions of `eval.tasks`, each as lm-eval writes
+    it, with its right answer; healing and the held-out loss have the text all the same."""
     calibration_sequences: int = 64
     """Sequences on which the distances are averaged."""
     heldout_sequences: int = 16
@@ -485,11 +495,26 @@ class Config:
             )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: it must lie between 0 and 2**32 - 1.")
+        self._check_calibration()
         self._check_quantization()
         self._check_device_map()
         if "targets" in HEAL_KEYS[self.heal.recipe] and self.heal.targets is None:
             # Not interpolated in YAML: OmegaConf cannot refer to a list that is null.
             self.heal.targets = self.model.healing.targets
+
+    def _check_calibration(self) -> None:
+        """What questions can be measured on."""
+        if self.data.calibration is Calibration.text:
+            return
+        if not self.eval.tasks:
+            raise UserError(
+                "data.calibration=questions: there are none, add eval.tasks=[NAME] to the command."
+            )
+        if self.eval.chat_template:
+            raise UserError(
+                "data.calibration=questions writes them without eval.chat_template: "
+                "leave one of the two out."
+            )
 
     def _check_quantization(self) -> None:
         """What can be done with weights that are held in few bits."""

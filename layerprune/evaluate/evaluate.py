@@ -12,6 +12,7 @@ from layerprune.evaluate.harness import Questions, Score
 from layerprune.evaluate.loss import Loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import Loaded
+from layerprune.model.quantized import weight_bytes
 from layerprune.model.spread import devices
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
@@ -27,6 +28,8 @@ class Evaluation:
     loss: Loss
     parameters: int
     """Tied weights once; without low-rank updates, which go into the weights of a checkpoint."""
+    weight_bytes: int
+    """Of the same, as they are held: where that is in few bits, with what tells their scale."""
     device: str
     seconds: dict[str, float]
     """What models that were asked together took is shared out evenly among them."""
@@ -73,11 +76,12 @@ def evaluate_all(
         own_s = time.monotonic() - started - (scorer.seconds - asked_s)
         questions_s = own_s + scorer.seconds / len(paths)
         with dropped(model, [layer for layer in range(num_layers) if layer not in path]):
-            parameters = _parameters(model)
+            parameters, held = _parameters(model), weight_bytes(model)
         yield Evaluation(
             scores,
             losses[number],
             parameters=parameters,
+            weight_bytes=held,
             device=", ".join(map(str, devices(model))),
             seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
             shared_by=len(paths),

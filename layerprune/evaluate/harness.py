@@ -118,6 +118,16 @@ class Questions:
             if measures[name]
         ]
 
+    def solved(self) -> list[str]:
+        """A text for each task: all its questions with their right answers, by the task's name.
+
+        Each is as lm-eval writes a solved example, and stands apart from the next as these do.
+        Raises `UserError` where a task's right answers are not to be written.
+        """
+        self.load()
+        _seed()
+        return [_solved(task) for _, task in sorted(self._loaded["tasks"].items())]
+
     def _score(
         self, name: str, measures: dict[str, Measure], parent: str | None, results: Any
     ) -> Score:
@@ -173,6 +183,32 @@ class Questions:
             if self._config.fewshot_seed is not None:
                 _shuffle(task, self._config.fewshot_seed)
         self._loaded = loaded
+
+
+def _solved(task: Any) -> str:
+    """All questions of a task with their right answers."""
+    config, turns = task.config, []
+    try:
+        for doc in task.eval_docs:
+            question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
+            options: Any = task.doc_to_choice(doc) if config.doc_to_choice else None
+            if task.multiple_input:  # the options are beginnings, of which one is right
+                question, options = options[question], None
+            turns += task.build_qa_turn(
+                q=question,
+                c=options,
+                a=answer,
+                gen_prefix=task.doc_to_prefix(doc),
+                tgt_delim=config.target_delimiter,
+                few_delim=config.fewshot_delimiter,
+            )
+    except Exception as error:  # tasks may be any Python, and each has its own ways to fail
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"data.calibration=questions: {task.task_name} cannot be written with its right "
+            f"answers: {reason}"
+        ) from error
+    return "".join(turn.to_text() for turn in turns)
 
 
 def _shuffle(task: Any, seed: int) -> None:

@@ -63,3 +63,13 @@ def settle(model: PreTrainedModel, quantization: Quantization) -> None:
         # pass in evaluation mode; from then on gradients through them are silently wrong.
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of a model's weights as they are held, tied ones once, without low-rank updates.
+
+    Those that would be saved: bitsandbytes puts the scales of its weights beside them there only.
+    """
+    saved = model.state_dict(keep_vars=True)  # what is tied is one and the same tensor
+    held = {id(each): each.nbytes for name, each in saved.items() if ".lora_" not in name}
+    return sum(held.values())

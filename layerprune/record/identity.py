@@ -5,7 +5,7 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from layerprune.config.schema import Config
+from layerprune.config.schema import Calibration, Config
 from layerprune.plan.target import Target
 from layerprune.record.point import SCHEMA, content_hash
 
@@ -48,8 +48,14 @@ def identity(
             "sequence_length": config.data.sequence_length,
             "calibration_sequences": config.data.calibration_sequences,
             "heldout_sequences": config.data.heldout_sequences,
+            **({"calibration": "questions"} if _of_questions(config) else {}),
         },
     }
+
+
+def _of_questions(config: Config) -> bool:
+    """Whether distances are measured on the questions: points on text have no word for it."""
+    return config.data.calibration is Calibration.questions
 
 
 def _weights(config: Config, model: str) -> dict[str, Any]:
@@ -87,23 +93,26 @@ def _changes_nothing(config: Config) -> set[str]:
     return {"save_every"} if shares else {"save_every", "micro_batch_size"}
 
 
-def profile_identity(config: Config, model: str, text: str) -> dict[str, Any]:
-    """What a matrix of distances depends on."""
+def profile_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
+    """What a matrix of distances depends on: the text, or the questions in its place."""
+    measured_on: dict[str, Any] = {"text": text}
+    if _of_questions(config):
+        measured_on = {"questions": {"tasks": sorted(config.eval.tasks), "files": questions}}
     return {
         "schema": SCHEMA,
         "model": _weights(config, model),
         **_metric(config),
         # Drawn by it; nothing is drawn for the other metrics, and their distances are shared.
         **({"seed": config.seed} if config.metric.name == "random" else {}),
-        "text": text,
+        **measured_on,
         "sequence_length": config.data.sequence_length,
         "sequences": config.data.calibration_sequences,
     }
 
 
-def order_identity(config: Config, model: str, text: str) -> dict[str, Any]:
+def order_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
     """What the order in which layers go one at a time depends on."""
-    return {"strategy": config.prune.strategy, **profile_identity(config, model, text)}
+    return {"strategy": config.prune.strategy, **profile_identity(config, model, text, questions)}
 
 
 def point_key(identity: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ class Point:
     config: dict[str, Any]
     """The whole resolved configuration."""
     model: dict[str, Any]
-    """name, family, num_layers (of the dense model), parameters_kept."""
+    """name, family, num_layers (of the dense model), parameters_kept, weight_bytes."""
     plan: dict[str, Any]
     """strategy, metric, fraction_asked, fraction, num_layers, dropped, kept (0-based indices),
     score (the distance that decided, or null), reason, profile (key of the distances that all was

@@ -94,6 +94,8 @@ class Entry:
     num_layers: int
     parameters: int
     """Of the model without the dropped layers."""
+    weight_bytes: int | None
+    """What these take as they are held; None in records from before it was counted."""
     fraction: float
     dropped: tuple[int, ...]
     answers: dict[str, Answers]
@@ -160,6 +162,7 @@ def _entry(point: Point) -> Entry:
     if healing is not None and healing.recipe != heal:
         raise ValueError(f"healed by {healing.recipe}, where {heal} was asked for")
     answers = [_answers(score) for score in point.scores]
+    weight_bytes = point.model.get("weight_bytes")
     return Entry(
         key=text(point.key),
         curve_key=point.curve_key,
@@ -173,6 +176,7 @@ def _entry(point: Point) -> Entry:
         seed=count(point.identity["seed"]),
         num_layers=num_layers,
         parameters=count(point.model["parameters_kept"]),
+        weight_bytes=None if weight_bytes is None else count(weight_bytes),
         fraction=number(plan["fraction"]),
         dropped=dropped,
         answers={each.task: each for each in answers},

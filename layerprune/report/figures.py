@@ -15,7 +15,7 @@ from layerprune.record.point import content_hash
 from layerprune.report import style
 from layerprune.report.cost import WIDTH as COST_WIDTH
 from layerprune.report.cost import cost_chart, cost_data
-from layerprune.report.curves import Curve, Task
+from layerprune.report.curves import JOINT, Curve, Task
 from layerprune.report.distances import SIDE, distance_chart, distance_data
 from layerprune.report.entry import ranges
 from layerprune.report.layers import WIDTH, distinct, dropped_chart, dropped_data
@@ -145,11 +145,14 @@ def make_figures(
     profiles = list(profiles)
     metrics = dict.fromkeys(str(profile.depends_on["metric"]) for _, profile in profiles)
     several = len(metrics) > 1
+    names_of: dict[str, str] = {}
     for metric in metrics:
         alike = [each for each in profiles if each[1].depends_on["metric"] == metric]
-        yield _nearest(metric, alike, several)
+        names = _names(curves, alike)
+        yield _nearest(metric, alike, names, several)
+        names_of |= {profile.key: name for name, (_, profile) in zip(names, alike, strict=True)}
     for model, profile in profiles:
-        yield _distances(model, profile, several)
+        yield _distances(model, names_of[profile.key], profile, several)
     if any(entry.dropped for curve in curves for entry in curve.entries):
         yield _layers(curves)
 
@@ -246,11 +249,11 @@ def _cost(curves: Sequence[Curve], data: list[Datum]) -> Figure:
 def _size(data: list[Datum]) -> Figure:
     title = "Size of what stays"
     said = (
-        "counted, not measured: parameters without the dropped layers, times the bytes that each "
-        "takes"
+        "counted, not measured: parameters without the dropped layers, and the bytes that they "
+        "take as they are held"
     )
     spoken = [
-        f"{datum['panel']}, {datum['model']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['panel']}, {datum['line']}, {datum['layers_dropped']} layers dropped: "
         f"{datum['value']:.4g}"
         for datum in data
     ]
@@ -286,8 +289,20 @@ def _speed(curves: Sequence[Curve], data: list[Datum]) -> Figure:
     )
 
 
-def _nearest(metric: str, profiles: Sequence[tuple[str, Profile]], several: bool) -> Figure:
-    data = nearest_data(profiles)
+def _names(curves: Sequence[Curve], profiles: Sequence[tuple[str, Profile]]) -> list[str]:
+    """A name for each matrix by one metric: its model's; of several, with its first curve's."""
+    models = [model for model, _ in profiles]
+    planned = {entry.profile: curve for curve in reversed(curves) for entry in curve.entries}
+    return [
+        model if models.count(model) == 1 else f"{model}{JOINT}{planned[profile.key].short}"
+        for model, profile in profiles
+    ]
+
+
+def _nearest(
+    metric: str, profiles: Sequence[tuple[str, Profile]], names: Sequence[str], several: bool
+) -> Figure:
+    data = nearest_data(profiles, names)
     scale = scale_of(metric)
     title = f"Distance across the nearest block of each size{f', {metric}' if several else ''}"
     labelled = len(profiles) == 1
@@ -323,7 +338,7 @@ def _losses(curves: Sequence[Curve]) -> list[str]:
     return said
 
 
-def _distances(model: str, profile: Profile, several_metrics: bool) -> Figure:
+def _distances(model: str, name: str, profile: Profile, several_metrics: bool) -> Figure:
     data = distance_data(profile)
     metric = str(profile.depends_on["metric"])
     scale = scale_of(metric)
@@ -331,7 +346,7 @@ def _distances(model: str, profile: Profile, several_metrics: bool) -> Figure:
     where = tokens.get(str(profile.depends_on.get("metric_tokens")), "")
     marks = [datum for datum in data if datum["nearest"]]
     said = f"mean of {profile.num_sequences} sequences; red: the nearest block of each size, l*(n)"
-    title = f"Distance across every block of {model}{f', {metric}' if several_metrics else ''}"
+    title = f"Distance across every block of {name}{f', {metric}' if several_metrics else ''}"
     spoken = "; ".join(
         f"n={mark['size']}: l*={mark['first_layer']}, {mark['distance']:.4f}" for mark in marks
     )

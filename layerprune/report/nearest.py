@@ -14,13 +14,13 @@ MOST_LABELS = 34
 """Points of one line that there is room to write at."""
 
 
-def nearest_data(profiles: Sequence[tuple[str, Profile]]) -> list[Datum]:
-    """One datum for each size of block of each matrix: its nearest block, and how far that is."""
-    models = [model for model, _ in profiles]
+def nearest_data(profiles: Sequence[tuple[str, Profile]], names: Sequence[str]) -> list[Datum]:
+    """One datum for each size of block of each matrix: its nearest block, and how far that is.
+
+    `names` tell the matrices apart: of one model there may be two, of different text or tokens.
+    """
     data = []
-    for model, profile in profiles:
-        # Of one model there may be two, of different text or tokens.
-        line = model if models.count(model) == 1 else f"{model} · {profile.key[:6]}"
+    for (model, profile), line in zip(profiles, names, strict=True):
         distances = profile.distances
         for size in range(1, len(distances)):
             first = block(profile.matrix, size, seed=0).layers[0]

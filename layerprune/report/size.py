@@ -1,12 +1,12 @@
 """How small models become: parameters that stay and what their weights take, by the fraction."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import altair as alt
 
 from layerprune.report.cost import WIDTH
-from layerprune.report.curves import Curve
+from layerprune.report.curves import JOINT, Curve
 from layerprune.report.entry import Entry
 from layerprune.report.lines import Chart, faceted, fractions_axis, told_apart
 from layerprune.report.series import Datum
@@ -20,11 +20,11 @@ def size_data(curves: Sequence[Curve]) -> list[Datum]:
     found: dict[str, dict[tuple[float, int], Datum]] = {}
     for curve in curves:
         for entry in curve.entries:
-            mine = found.setdefault(f"{entry.model} · {_held(entry)}", {})
+            mine = found.setdefault(f"{entry.model} · {held(entry)}", {})
             mine[entry.fraction, entry.parameters] = {
                 "kind": "point",
                 "model": entry.model,
-                "held": _held(entry),
+                "held": held(entry),
                 "fraction": entry.fraction,
                 "layers_dropped": entry.num_dropped,
                 "parameters": entry.parameters,
@@ -36,8 +36,10 @@ def size_data(curves: Sequence[Curve]) -> list[Datum]:
         if len({at for at, _ in mine}) > 1
         for key in sorted(mine)
     ]
+    models = {(datum["model"], datum["held"]) for datum in sizes}
+    several = {model for model, _ in models if sum(model == each for each, _ in models) > 1}
     return [
-        {**datum, "panel": panel, "value": value}
+        {**datum, "line": _line(datum, several), "panel": panel, "value": value}
         for panel in (PARAMETERS, WEIGHTS)
         for datum in sizes
         if (value := _shown(datum, panel)) is not None
@@ -46,11 +48,11 @@ def size_data(curves: Sequence[Curve]) -> list[Datum]:
 
 def size_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
     """Two panels: parameters on the left, bytes of weights on the right."""
-    models = list(dict.fromkeys(datum["model"] for datum in data))
-    color, shape = told_apart("model", models)
+    lines = list(dict.fromkeys(datum["line"] for datum in data))
+    color, shape = told_apart("line", lines)
     x = fractions_axis(data, 5)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-    line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color, detail="held:N")
+    line = alt.Chart().mark_line(strokeWidth=2).encode(x=x, y=y, color=color)
     dot = (
         alt.Chart()
         .mark_point(filled=True, opacity=1, size=40, aria=False)
@@ -64,15 +66,24 @@ def size_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
     )
 
 
-def _held(entry: Entry) -> str:
+def held(entry: Entry) -> str:
     """The type of the numbers in which the weights are held: float32, nf4, ..."""
+    if entry.heal == "qlora":
+        return "nf4"
     said = entry.settings.get("model.quantization", "not set")
     return entry.settings.get("model.dtype", "not set") if said == "not set" else said
 
 
+def _line(datum: Datum, several: Container[str]) -> str:
+    """The model's name, and how it is held where that is not always so."""
+    return JOINT.join([datum["model"], *([datum["held"]] if datum["model"] in several else [])])
+
+
 def _weight_bytes(entry: Entry) -> int | None:
-    """What the weights take; None in few bits, where part of them only are held so."""
-    bits = re.fullmatch(r"b?float(\d+)", _held(entry))
+    """What the weights take; None where that was not counted and part of them are in few bits."""
+    if entry.weight_bytes is not None:
+        return entry.weight_bytes
+    bits = re.fullmatch(r"b?float(\d+)", held(entry))
     return None if bits is None else entry.parameters * int(bits[1]) // 8
 
 

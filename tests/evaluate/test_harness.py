@@ -80,6 +80,7 @@ class Listener(LM):
         return [(-1.0, False) for _ in requests]
 
     def generate_until(self, requests):
+        self.asked += [request.args for request in requests]
         return ["a" for _ in requests]
 
     def loglikelihood_rolling(self, requests):
@@ -267,3 +268,45 @@ def test_a_chat_template_frames_questions_and_examples(folder):
     assert all(prompt.count("<user>") == 2 for prompt in prompts)
     assert all(prompt.endswith("<assistant>") for prompt in prompts)
     assert ours == Questions(config).score(HFLM(pretrained=model, tokenizer=tokenizer))
+
+
+CHOSEN = GIVEN
+WRITTEN = FILTERED.replace(
+    "test_split", "fewshot_split: train\nfewshot_config: {sampler: first_n}\ntest_split"
+).replace("task: filtered", "task: given")
+BEGUN = (
+    GIVEN.replace('"{{question}}"', "answer")
+    .replace("doc_to_target: answer", 'doc_to_target: "{{question}}"')
+    .replace("  - metric: acc_mutual_info\n", "")
+)
+"""Options are beginnings, and all end alike."""
+PREFIXED = GIVEN + 'gen_prefix: "It is"\n'
+
+
+@pytest.mark.parametrize("given", [CHOSEN, WRITTEN, BEGUN, PREFIXED])
+def test_questions_with_their_answers_are_solved_examples_as_lm_eval_writes_them(folder, given):
+    asked = given.replace("task: given", "task: asked").replace("split: test", "split: train")
+    (folder / "given.yaml").write_text(given)
+    (folder / "asked.yaml").write_text(asked)
+    lm = Listener()
+    settings = {"include_path": str(folder)}
+    Questions(EvalConfig(tasks=["given"], num_fewshot=12, **settings)).score(lm)
+    prompt = next(prompt for prompt, _ in lm.asked if prompt)
+    examples = prompt[: prompt.rindex("\n\n") + 2]
+    assert examples.count("\n\n") == 12
+    assert Questions(EvalConfig(tasks=["asked"], limit=3, **settings)).solved() == [examples]
+
+
+def test_solved_questions_are_in_one_order_however_tasks_are_named(folder):
+    def solved(*tasks):
+        return Questions(EvalConfig(tasks=list(tasks), include_path=str(folder))).solved()
+
+    assert solved("sampled", "filtered") == solved("filtered", "sampled")
+    assert solved("without_aggregate") == solved("sampled")
+
+
+def test_answers_that_cannot_be_written_are_one_line(folder):
+    (folder / "filtered.yaml").write_text(FILTERED.replace('"{{choices[answer]}}"', "answer"))
+    questions = Questions(EvalConfig(tasks=["filtered"], include_path=str(folder)))
+    with pytest.raises(UserError, match=r"filtered cannot be written with its right answers: "):
+        questions.solved()

@@ -10,6 +10,7 @@ from layerprune.config.compose import compose
 from layerprune.config.schema import Dtype, ModelConfig, Quantization
 from layerprune.errors import UserError
 from layerprune.model.load import load
+from layerprune.model.quantized import weight_bytes
 from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers, dropped
 from layerprune.pipeline import run
@@ -66,6 +67,34 @@ def test_parameters_are_counted_as_weights_not_as_bytes(source, held):
         assert model.num_parameters() == plain.num_parameters()
 
 
+def saved_bytes(shape, held):
+    """Of one matrix: its numbers, and what tells their scale, as bitsandbytes writes them down.
+
+    NF4 (Dettmers et al., arXiv 2305.14314): 4 bits each, 8 for the scale of 64, 32 for that of 256
+    scales, and tables of the 16 and the 256 numbers that these bits stand for. LLM.int8 (arXiv
+    2208.07339): 8 bits each, 32 for the scale of a row, and a byte that says which way they lie.
+    """
+    rows, columns = shape
+    count = rows * columns
+    if held is Quantization.int8:
+        return count + 4 * rows + 1
+    return count // 2 + count // 64 + 4 * -(-count // (64 * 256)) + 4 * 16 + 4 * 256
+
+
+@pytest.mark.parametrize("held", HELD, ids=lambda held: held.value)
+def test_bytes_of_weights_are_those_of_their_few_bits_and_scales(source, held):
+    plain, model = loaded(source, None), loaded(source, held)
+    for layers in ([], [1, 2, 5]):
+        with dropped(plain, layers), dropped(model, layers):
+            few = [each for name, each in plain.named_parameters() if "_proj" in name]
+            others = plain.num_parameters() - sum(each.numel() for each in few)
+            assert weight_bytes(plain) == 4 * plain.num_parameters()
+            expected = 4 * others + sum(saved_bytes(each.shape, held) for each in few)
+            # Sizes and types in words come with each matrix of NF4.
+            words = 0 if held is Quantization.int8 else 200 * len(few)
+            assert expected <= weight_bytes(model) <= expected + words
+
+
 def settings(source, tasks, outputs, *overrides):
     return compose(
         "model=custom", f"model.path={source.folder}", "eval.tasks=[letters]",
@@ -84,6 +113,8 @@ def test_each_form_has_points_distances_and_answers_of_its_own(source, tiny_task
         assert point.identity["model"].get("quantization") == (None if held == "null" else held)
         assert point.model["parameters_kept"] == points["null"].model["parameters_kept"]
         assert point.loss["nats"] == pytest.approx(points["null"].loss["nats"], rel=0.1)
+    sizes = [points[held].model["weight_bytes"] for held in ("null", "int8", "nf4")]
+    assert sizes == sorted(sizes, reverse=True)
     for what in ("key", "loss"):
         assert len({str(getattr(point, what)) for point in points.values()}) == 3
     assert len({point.plan["profile"] for point in points.values()}) == 3

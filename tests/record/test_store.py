@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from layerprune.config.schema import (
+    Calibration,
     Config,
     DataConfig,
     Dtype,
@@ -55,12 +56,40 @@ def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", 
 def test_distances_follow_what_changes_them_and_the_seed_only_where_it_draws_them():
     def of(seed=0, **metric):
         made = config(seed=seed, metric=MetricConfig(**metric))
-        return profile_identity(made, "weights", "text")
+        return profile_identity(made, "weights", "text", "questions")
 
     assert of(name="cka", tokens=Tokens.last) != of(name="cka", tokens=Tokens.all)
     assert of(name="random", seed=0) != of(name="random", seed=1)
     for metric in ({"name": "perplexity"}, {"name": "angular", "tokens": Tokens.last}):
         assert of(seed=0, **metric) == of(seed=1, **metric)
+
+
+def test_distances_on_questions_follow_the_questions_and_those_on_text_do_not():
+    def of(calibration, text="b", questions="c", **eval):
+        data = DataConfig(calibration=calibration)
+        asked = EvalConfig(**{"tasks": ["facts"], **eval})
+        return profile_identity(config(data=data, eval=asked), "a", text, questions)
+
+    on_text, on_questions = of(Calibration.text), of(Calibration.questions)
+    assert on_text == of(Calibration.text, questions="xyz", tasks=["boolq"])
+    assert on_text != of(Calibration.text, text="xyz")
+    # Matrices from before there was a choice have the keys that they had.
+    assert on_text["text"] == "b"
+    assert "questions" not in on_text
+    assert on_questions != on_text
+    assert on_questions == of(Calibration.questions, text="xyz", limit=5, num_fewshot=2)
+    assert on_questions != of(Calibration.questions, questions="xyz")
+    assert on_questions != of(Calibration.questions, tasks=["boolq"])
+
+
+def test_points_on_text_have_the_keys_that_they_had():
+    def of(calibration):
+        data = DataConfig(calibration=calibration)
+        return identity(config(data=data), "m", "a", "b", "c", Target(0.1, 3))
+
+    on_text, on_questions = of(Calibration.text), of(Calibration.questions)
+    assert "calibration" not in on_text["data"]
+    assert on_questions == {**on_text, "data": {**on_text["data"], "calibration": "questions"}}
 
 
 def test_key_follows_what_changes_the_result():
@@ -81,6 +110,7 @@ def test_key_follows_what_changes_the_result():
         key(eval=EvalConfig(tasks=["facts"], num_fewshot=2)),
         key(data=DataConfig(sequence_length=64)),
         key(data=DataConfig(heldout_sequences=3)),
+        key(data=DataConfig(calibration=Calibration.questions)),
     ]
     assert len({key(), *other}) == len(other) + 1
 
@@ -103,8 +133,8 @@ def test_what_is_computed_with_is_part_of_every_key():
     models = [ModelConfig(path="m"), half, held]
     for found in (
         [identity(config(model=model), "m", "a", "b", "c", Target(0, 0)) for model in models],
-        [profile_identity(config(model=model), "a", "b") for model in models],
-        [order_identity(config(model=model), "a", "b") for model in models],
+        [profile_identity(config(model=model), "a", "b", "c") for model in models],
+        [order_identity(config(model=model), "a", "b", "c") for model in models],
     ):
         dense, half_dense, held_dense = (each["model"] for each in found)
         assert half_dense != dense

@@ -152,11 +152,25 @@ def test_the_nearest_blocks_are_those_of_the_heat_map(maker):
         for row in distance_data(profile)
         if row["nearest"]
     }
-    data = nearest_data([("tiny", profile)])
+    data = nearest_data([("tiny", profile)], ["tiny"])
     assert {row["size"]: (row["first_layer"], row["distance"]) for row in data} == marked
     assert all(row["last_layer"] == row["first_layer"] + row["size"] - 1 for row in data)
-    twice = nearest_data([("tiny", profile), ("tiny", dataclasses.replace(profile, key="other"))])
-    assert len({row["line"] for row in twice}) == 2
+
+
+def test_matrices_of_one_model_are_told_apart_by_what_their_curves_differ_in(maker):
+    maker.curve(write=False)
+    maker.curve(write=False)
+    other = dataclasses.replace(maker.profile(), key="other")
+    for point in maker.made[3:]:
+        point.identity["data"]["calibration"] = "questions"
+        point.plan["profile"] = "other"
+    curves = make_curves(map(read_entry, maker.made))
+    profiles = [("tiny", maker.profile()), ("tiny", other)]
+    figures = {each.name: each for each in make_figures(curves, make_tasks(curves), profiles)}
+    lines = {datum["line"] for datum in figures["nearest"].data}
+    assert lines == {"tiny · block", "tiny · block · data.calibration=questions"}
+    for name in lines:
+        assert any(each.title.endswith(f"every block of {name}") for each in figures.values())
 
 
 def test_sizes_are_those_of_the_records_and_bytes_follow_from_them(maker):
@@ -178,6 +192,26 @@ def test_bytes_of_weights_in_few_bits_are_not_guessed(maker):
     data = size_data(make_curves(map(read_entry, maker.made)))
     assert {row["panel"] for row in data} == {PARAMETERS}
     assert {row["held"] for row in data} == {"nf4"}
+
+
+def test_bytes_of_weights_in_few_bits_are_those_that_were_counted(maker):
+    maker.curve(counts=(0, 2), write=False)
+    maker.curve(counts=(0, 2), write=False)
+    for point in maker.made[2:]:
+        point.identity["model"]["quantization"] = "nf4"
+        point.model["weight_bytes"] = 700 - point.num_dropped
+    data = size_data(make_curves(map(read_entry, maker.made)))
+    found = {
+        (row["line"], row["layers_dropped"]): row["bytes"]
+        for row in data
+        if row["panel"] == WEIGHTS
+    }
+    assert found == {
+        ("tiny · float32", 0): 4000,
+        ("tiny · float32", 2): 3992,
+        ("tiny · nf4", 0): 700,
+        ("tiny · nf4", 2): 698,
+    }
 
 
 def test_errors_are_bands_where_curves_are_dense(maker):
