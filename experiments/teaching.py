@@ -5,13 +5,14 @@
 They are for teaching and for trying things on a laptop: families of twelve layers and at most ten
 million parameters, with a tokenizer of their own, whose curves can be laid beside one another in
 minutes. Each sees the very questions that it is asked later, with their right answers, so its
-accuracy says what it can lose, and nothing of how well it would do elsewhere. Afterwards they
-answer 99.6 and 99.4 % of these questions rightly; training took 519 and 573 s on two cores.
-`model=teaching_qwen3` and `model=teaching_gemma3` take them from OUTPUTS/cache/teaching; a model
-that is there already is not trained again.
+accuracy says what it can lose, and nothing of how well it would do elsewhere.
+`model=teaching_gpt2`, `teaching_qwen3` and `teaching_gemma3` take them from OUTPUTS/cache/teaching;
+a model that is there already is not trained again.
 
-A GPT-2 of the same size is not among them: after the same 800 steps it knew 30.5 %, where guessing
-is 25 %.
+The GPT-2 answers 99.6 % of these questions rightly, and 78.6 % without half of its layers. Taught
+from a stream of facts, in which each may stand anywhere, it knew 30.5 % after as many steps, where
+guessing is 25 %; the Qwen 3 and the Gemma 3 knew 99.6 and 99.4 % so, after 519 and 573 s on two
+cores.
 """
 
 import argparse
