@@ -118,7 +118,11 @@ def costs(shown: Shown) -> TextTable | None:
 
 def blocks(shown: Shown) -> TextTable:
     """The nearest block of every third size."""
-    data = [datum for datum in nearest_data(shown.profiles) if datum["size"] % 3 == 0]
+    data = [
+        datum
+        for datum in nearest_data(shown.profiles, [model for model, _ in shown.profiles])
+        if datum["size"] % 3 == 0
+    ]
     rows = tuple(
         (
             f"{each['size']}",
@@ -153,7 +157,6 @@ VIEWS = {
     "metrics": View(("accuracy", "layers"), (accuracies, plans)),
     "strategies": View(("accuracy", "loss", "layers"), (accuracies, losses)),
     "calibration": View(("layers", "accuracy"), (plans,)),
-    "quantisation": View(("accuracy", "loss"), (accuracies, losses)),
     "speed": View(("speed",), (speed,)),
     "training_cost": View(("cost",), (costs,)),
     "v2": View(("accuracy",), (accuracies, critical)),

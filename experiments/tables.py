@@ -21,7 +21,13 @@ MODELS = ROOT / "docs" / "paper_models.md"
 PAPER = "_paper"
 """How the names of presets in the paper's size end."""
 
-BY_HAND = {"demo": "demo", "demo_healed": "demo", "recipes": "healing"}
+BY_HAND = {
+    "demo": "demo",
+    "demo_healed": "demo",
+    "eval_text": "eval_text",
+    "quantisation": "quantisation",
+    "recipes": "healing",
+}
 """Presets whose notes are written by hand, and what these are called."""
 
 BEGIN = "<!-- written by make notes -->"

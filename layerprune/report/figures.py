@@ -142,7 +142,9 @@ def make_figures(
         yield _size(sizes)
     if speeds := speed_data(curves):
         yield _speed(curves, speeds)
-    profiles = list(profiles)
+    # In the order of their curves, and so mostly in their colours.
+    order = {entry.profile: at for at, curve in enumerate(curves) for entry in curve.entries}
+    profiles = sorted(profiles, key=lambda each: order.get(each[1].key, len(order)))
     metrics = dict.fromkeys(str(profile.depends_on["metric"]) for _, profile in profiles)
     several = len(metrics) > 1
     names_of: dict[str, str] = {}

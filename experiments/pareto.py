@@ -1,0 +1,128 @@
+"""Size against accuracy: prints the table of `experiments/quantisation.md`, and draws its figure.
+
+    python experiments/pareto.py outputs/quantisation [--task facts]
+
+A point is on the front if no other point of the study is as small and more accurate, or as accurate
+and smaller. Bytes of weights were counted when the points were made: whatever bitsandbytes does not
+hold in few bits, embeddings and head above all, takes what it did before.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import altair as alt
+
+from layerprune.report import read, style
+from layerprune.report.entry import Entry, ranges
+from layerprune.report.figures import VEGA_LITE
+from layerprune.report.render import render
+from layerprune.report.series import Datum
+from layerprune.report.size import held
+from layerprune.report.statistics import wilson
+
+FIGURE = Path(__file__).parent / "quantisation" / "pareto.png"
+
+
+class Sized(NamedTuple):
+    """One model by its size and what it knows."""
+
+    num_bytes: int
+    accuracy: float
+
+
+def front(points: Sequence[Sized]) -> list[bool]:
+    """For each point, whether it is on the Pareto front; equal points are on it together."""
+    smallest_first = sorted(points, key=lambda point: (point.num_bytes, -point.accuracy))
+    best: list[Sized] = []
+    for point in smallest_first:
+        if not best or point.accuracy > best[-1].accuracy:
+            best.append(point)
+    return [point in set(best) for point in points]
+
+
+def main() -> None:
+    """Print the table as Markdown and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--task", default="facts")
+    options = parser.parse_args()
+    data = rows(options.study, options.task)
+    print("| weights | n | layers dropped | MB | accuracy % | 95 % | front |")
+    print("|:--|--:|:--|--:|--:|:--|:-:|")
+    for row in data:
+        print(
+            f"| {row['held']} | {row['n']} | {row['layers']} | {row['megabytes']:.1f} "
+            f"| {row['accuracy']:.1f} | {row['low']:.0f}-{row['high']:.0f} "
+            f"| {'*' if row['best'] else ''} |"
+        )
+    FIGURE.parent.mkdir(exist_ok=True)
+    FIGURE.write_bytes(render(_spec(data, options.task), VEGA_LITE).png)
+
+
+def rows(study: Path, task: str) -> list[Datum]:
+    """A row for each point of a study, by rising size; accuracies in percent."""
+    entries = [entry for curve in read([study]).curves for entry in curve.entries]
+    points = [_sized(entry, task) for entry in entries]
+    found = zip(points, front(points), entries, strict=True)
+    return [_row(*each, task) for each in sorted(found, key=lambda each: each[0])]
+
+
+def _sized(entry: Entry, task: str) -> Sized:
+    if entry.weight_bytes is None:
+        raise SystemExit(f"{entry.key} is from before weights were counted: make it anew.")
+    return Sized(entry.weight_bytes, entry.right(task))
+
+
+def _row(point: Sized, best: bool, entry: Entry, task: str) -> Datum:
+    questions = entry.answers[task].num_samples
+    interval = wilson(round(point.accuracy * questions), questions)
+    return {
+        "held": held(entry),
+        "n": entry.num_dropped,
+        "layers": ranges(entry.dropped),
+        "megabytes": point.num_bytes / 1e6,
+        "accuracy": 100 * point.accuracy,
+        "low": 100 * interval.low,
+        "high": 100 * interval.high,
+        "best": best,
+    }
+
+
+def _spec(data: Sequence[Datum], task: str) -> dict[str, Any]:
+    names = sorted({datum["held"] for datum in data})
+    legend = alt.Legend(title="weights held as", titleOrient="left", orient="top", symbolOpacity=1)
+    hues, shapes = list(style.HUES[: len(names)]), list(style.SHAPES[: len(names)])
+    color = alt.Color("held:N", scale=alt.Scale(domain=names, range=hues), legend=legend)
+    shape = alt.Shape("held:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
+    base = alt.Chart().encode(
+        x=alt.X(
+            "megabytes:Q", title="weights (MB)", scale=alt.Scale(type="log", nice=False, padding=24)
+        ),
+        y=alt.Y("accuracy:Q", title="accuracy (%)", scale=alt.Scale(zero=False)),
+    )
+    best = (
+        base.transform_filter("datum.best")
+        .mark_line(
+            interpolate="step-after", strokeDash=style.DASHED, color=style.DENSE, strokeWidth=1.25
+        )
+        .encode(order="megabytes:Q")
+    )
+    bar = base.mark_rule(strokeWidth=1.25, opacity=0.5).encode(
+        y=alt.Y("low:Q"), y2="high:Q", color=color
+    )
+    dot = base.mark_point(filled=True, opacity=1, size=70).encode(color=color, shape=shape)
+    number = base.mark_text(align="right", dx=-6, dy=-8, color=style.SAID).encode(text="n:Q")
+    title = alt.TitleParams(
+        text=f"Size against accuracy on {task}",
+        subtitle="numbers: layers dropped; bars: 95 % intervals; dashed: the Pareto front",
+    )
+    chart = alt.layer(best, bar, dot, number, data=alt.Data(values=list(data))).properties(
+        width=style.WIDTH, height=style.HEIGHT, title=title
+    )
+    return {**chart.to_dict(), "config": style.config(stacked=False)}
+
+
+if __name__ == "__main__":
+    main()
