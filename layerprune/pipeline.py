@@ -19,7 +19,7 @@ from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
 from layerprune.evaluate.loss import heldout_loss
-from layerprune.evaluate.speed import Speed, speeds
+from layerprune.evaluate.speed import speeds
 from layerprune.isolation import isolated
 from layerprune.job import Job, Jobs
 from layerprune.model.load import Loaded, load, load_tokenizer, torch_device
@@ -34,6 +34,7 @@ from layerprune.progress import bar, say
 from layerprune.record.identity import order_identity, plain, profile_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
+from layerprune.record.speed import Speed
 from layerprune.similarity.measure import TRY_DTYPE, measure
 from layerprune.similarity.profile import Profile, stored
 from layerprune.todo import Outcome, Wanted, claimed, missing

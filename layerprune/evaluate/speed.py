@@ -6,7 +6,6 @@ Letters: B sequences, T tokens of a prompt.
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -18,6 +17,7 @@ from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.paths.tree import Path
 from layerprune.progress import bar
+from layerprune.record.speed import Measured, Speed, Spread
 
 Shape = Sequence[int]
 
@@ -30,49 +30,6 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object)
 
 ON_A_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 """Attention has a name there that PyTorch's counter does not know."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number that was measured several times."""
-
-    median: float
-    low: float
-    high: float
-    """The least and the greatest."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one model takes."""
-
-    prefill: Spread
-    """Tokens of prompts read per second."""
-    decode: Spread
-    """Tokens written per second, after the first of each sequence."""
-    first_token_s: Spread
-    """Seconds from a prompt to its first token."""
-    weight_bytes: int
-    """Of parameters and buffers, shared ones once."""
-    peak_bytes: int
-    """The most that the model alone would have taken: its weights, and what came above them."""
-    flops_per_token: float
-    """Of a prompt that is read, counted operation by operation."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A cut model beside the whole one, measured in turns in the same rounds."""
-
-    dense: Measured
-    pruned: Measured
-    prefill_ratio: Spread
-    """Times as fast as the whole model in the same round."""
-    decode_ratio: Spread
-    rounds: int
-    batch_size: int
-    prompt_tokens: int
-    new_tokens: int
 
 
 def speeds(model: PreTrainedModel, paths: Sequence[Path], config: SpeedConfig) -> dict[Path, Speed]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from layerprune.record.point import Point, content_hash
+from layerprune.record.speed import Speed
 from layerprune.report.checks import count, number, text
 from layerprune.report.healing import Healing, read_healing
-from layerprune.report.timing import Timing, read_timing
+from layerprune.report.timing import read_speed
 
 
 class Value(NamedTuple):
@@ -103,7 +104,7 @@ class Entry:
     loss: HeldoutLoss
     healing: Healing | None
     """None for a point that was not healed."""
-    timing: Timing | None
+    speed: Speed | None
     """None for a point whose speed was not measured."""
     profile: str | None
     """Key of the distances that the plan was made from; None for one that was made step by step."""
@@ -182,7 +183,7 @@ def _entry(point: Point) -> Entry:
         answers={each.task: each for each in answers},
         loss=_loss(loss),
         healing=healing,
-        timing=read_timing(point.speed),
+        speed=read_speed(point.speed),
         profile=None if plan["profile"] is None else text(plan["profile"]),
         origin=_origin(point),
     )

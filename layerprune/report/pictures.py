@@ -1,10 +1,11 @@
 """Figures as pictures, drawn beside other work."""
 
 import base64
-import multiprocessing
 from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+
+from loky.process_executor import ProcessPoolExecutor
 
 from layerprune.report.figures import VEGA_LITE, Figure
 from layerprune.report.render import Rendered, javascript_bundle, prepare, render
@@ -28,9 +29,9 @@ class Drawing:
     """Draws figures in processes of its own, which start when it is made: best before reading."""
 
     def __init__(self) -> None:
-        # Not forked: the threads of PyTorch may be there.
-        spawn = multiprocessing.get_context("spawn")
-        self._workers = ProcessPoolExecutor(WORKERS, spawn, initializer=prepare)
+        # Neither forked, since the threads of PyTorch may be there, nor spawned by multiprocessing,
+        # which runs the main module again: a notebook has none, and a script may lack the guard.
+        self._workers = ProcessPoolExecutor(WORKERS, initializer=prepare)
         self._bundle = self._workers.submit(javascript_bundle, VEGA_LITE)
 
     def pictures(self, figures: Iterable[Figure]) -> "list[Drawn]":
@@ -48,7 +49,8 @@ class Drawing:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._workers.shutdown(cancel_futures=True)
+        # What is not drawn by now never will be: an error ends the report.
+        self._workers.shutdown(kill_workers=True)
 
 
 @dataclass(frozen=True)

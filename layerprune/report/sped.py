@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
+from layerprune.record.speed import Speed, Spread
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
 from layerprune.report.texts import TextTable
-from layerprune.report.timing import Spread, Timing
 
 
-def timed(curves: Sequence[Curve]) -> list[tuple[Curve, Entry, Timing]]:
+def timed(curves: Sequence[Curve]) -> list[tuple[Curve, Entry, Speed]]:
     """The points whose speed was measured."""
     return [
-        (curve, entry, entry.timing)
+        (curve, entry, entry.speed)
         for curve in curves
         for entry in curve.entries
-        if entry.timing is not None
+        if entry.speed is not None
     ]
 
 
@@ -34,19 +34,19 @@ def make_sped(curves: Sequence[Curve]) -> TextTable | None:
             *([curve.label] if several else []),
             f"{entry.fraction:.1%}",
             str(entry.num_dropped),
-            f"{timing.pruned.prefill.median:,.0f}",
-            _times(timing.prefill_ratio),
-            f"{timing.pruned.decode.median:,.1f}",
-            _times(timing.decode_ratio),
-            f"{timing.counted_ratio:.2f}",
+            f"{speed.pruned.prefill.median:,.0f}",
+            _times(speed.prefill_ratio),
+            f"{speed.pruned.decode.median:,.1f}",
+            _times(speed.decode_ratio),
+            f"{speed.counted_ratio:.2f}",
             f"{ideal_ratio(entry):.2f}",
-            f"{1000 * timing.pruned.first_token_s.median:,.0f}",
-            f"{timing.pruned.weight_bytes / 2**30:.2f}",
-            f"{timing.pruned.peak_bytes / 2**30:.2f}",
+            f"{1000 * speed.pruned.first_token_s.median:,.0f}",
+            f"{speed.pruned.weight_bytes / 2**30:.2f}",
+            f"{speed.pruned.peak_bytes / 2**30:.2f}",
         )
-        for curve, entry, timing in points
+        for curve, entry, speed in points
     )
-    conditions = dict.fromkeys(timing.conditions for _, _, timing in points)
+    conditions = dict.fromkeys(speed.conditions for _, _, speed in points)
     return TextTable(
         title="Speed",
         num_names=int(several),

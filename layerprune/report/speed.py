@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 
+from layerprune.record.speed import Speed
 from layerprune.report import style
 from layerprune.report.cost import WIDTH
 from layerprune.report.curves import Curve
@@ -12,7 +13,6 @@ from layerprune.report.entry import Entry
 from layerprune.report.lines import Chart, Look, faceted, fractions_axis, hue_of, shape_of
 from layerprune.report.series import Datum
 from layerprune.report.sped import ideal_ratio, timed
-from layerprune.report.timing import Timing
 
 READING = "reading: times as fast as the dense model"
 WRITING = "writing: times as fast as the dense model"
@@ -43,8 +43,8 @@ def speed_data(curves: Sequence[Curve]) -> list[Datum]:
             "high": high,
         }
         for panel in (READING, WRITING, WEIGHTS, PEAK)
-        for curve, entry, timing in timed(curves)
-        for what, value, low, high in _values(panel, entry, timing)
+        for curve, entry, speed in timed(curves)
+        for what, value, low, high in _values(panel, entry, speed)
     ]
 
 
@@ -79,16 +79,16 @@ def speed_chart(data: list[Datum], look: Look, title: str, subtitle: list[str]) 
     )
 
 
-def _values(panel: str, entry: Entry, timing: Timing) -> list[tuple[str, float, float, float]]:
+def _values(panel: str, entry: Entry, speed: Speed) -> list[tuple[str, float, float, float]]:
     """What, value, low and high of each line in a panel at a point."""
     if panel == WEIGHTS:
-        return [_exact(MEASURED, timing.pruned.weight_bytes / 2**30)]
+        return [_exact(MEASURED, speed.pruned.weight_bytes / 2**30)]
     if panel == PEAK:
-        return [_exact(MEASURED, timing.pruned.peak_bytes / 2**30)]
-    ratio = timing.prefill_ratio if panel == READING else timing.decode_ratio
+        return [_exact(MEASURED, speed.pruned.peak_bytes / 2**30)]
+    ratio = speed.prefill_ratio if panel == READING else speed.decode_ratio
     return [
         (MEASURED, ratio.median, ratio.low, ratio.high),
-        _exact(COUNTED, timing.counted_ratio),
+        _exact(COUNTED, speed.counted_ratio),
         _exact(IDEAL, ideal_ratio(entry)),
     ]
 

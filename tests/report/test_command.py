@@ -157,3 +157,22 @@ def test_one_way_at_a_time(maker, capsys):
         with pytest.raises(SystemExit) as stopped:
             main([str(maker.study), *ways])
         assert stopped.value.code == 2
+
+
+def test_a_script_without_a_guard_and_a_console_draw_too(maker):
+    maker.curve()
+    script = (
+        "from pathlib import Path\nfrom layerprune.report import draw\n"
+        f"draw(Path({str(maker.study)!r}))\nprint('drawn once')\n"
+    )
+    path = maker.study / "script.py"
+    path.write_text(script)
+    # As `python -` and as a file: neither has a main module that may be run again.
+    for command, given in (["-"], script), ([str(path)], ""):
+        (maker.study / "report.html").unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, *command], input=given, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("drawn once") == 1
+        assert (maker.study / "report.html").is_file()

@@ -1,11 +1,12 @@
 """Intervals and tests against published numbers, and against curves whose truth is known."""
 
 import math
+from dataclasses import astuple
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from layerprune.report.statistics import (
     compare,
@@ -60,6 +61,18 @@ def truth(fractions, share, **model):
 def test_wilson_is_that_of_newcombe_1998(right, total, low, high):
     interval = wilson(right, total)
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_and_mcnemar_are_those_of_scipy_stats():
+    for right, total in ((0, 1), (1, 1), (0, 9), (9, 9), (3, 7), (355, 711), (14041, 14042)):
+        published = binomtest(right, total).proportion_ci(0.95, method="wilson")
+        assert astuple(wilson(right, total)) == pytest.approx(
+            (published.low, published.high), rel=1e-12, abs=1e-15
+        )
+    for first in range(12):
+        for second in range(12):
+            exact = binomtest(first, first + second).pvalue if first + second else 1.0
+            assert mcnemar(first, second) == pytest.approx(exact, rel=1e-12)
 
 
 def test_holm_is_that_of_r():

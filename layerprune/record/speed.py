@@ -1,0 +1,61 @@
+"""How fast a point was, as its record says it: beside the whole model, in the same rounds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number that was measured several times."""
+
+    median: float
+    low: float
+    high: float
+    """The least and the greatest."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model takes."""
+
+    prefill: Spread
+    """Tokens of prompts read per second."""
+    decode: Spread
+    """Tokens written per second, after the first of each sequence."""
+    first_token_s: Spread
+    """Seconds from a prompt to its first token."""
+    weight_bytes: int
+    """Of parameters and buffers, shared ones once."""
+    peak_bytes: int
+    """The most that the model alone would have taken: its weights, and what came above them."""
+    flops_per_token: float
+    """Of a prompt that is read, counted operation by operation."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A cut model beside the whole one, measured in turns in the same rounds."""
+
+    dense: Measured
+    pruned: Measured
+    prefill_ratio: Spread
+    """Times as fast as the whole model in the same round."""
+    decode_ratio: Spread
+    rounds: int
+    batch_size: int
+    prompt_tokens: int
+    new_tokens: int
+
+    @property
+    def counted_ratio(self) -> float:
+        """Times as fast as the whole model, if operations alone took time."""
+        return self.dense.flops_per_token / self.pruned.flops_per_token
+
+    @property
+    def conditions(self) -> str:
+        """How it was measured, in words."""
+        prompts = (
+            "one prompt" if self.batch_size == 1 else f"{self.batch_size} prompts at once, each"
+        )
+        rounds = "one round" if self.rounds == 1 else f"medians of {self.rounds} rounds"
+        written = f"{self.new_tokens} written after it"
+        return f"{prompts} of {self.prompt_tokens} tokens, {written}, {rounds}"
