@@ -108,10 +108,10 @@ def main() -> None:
 def read_blocks(report: Report, task: str) -> dict[str, list[Block]]:
     """By metric, the study's blocks that were not healed, by size and first layer."""
     matrices = {profile.key: profile.matrix for _, profile in report.profiles}
-    found: dict[str, list[Block]] = defaultdict(list)
+    found: dict[str, dict[tuple[int, int], Block]] = defaultdict(dict)
     entries = [entry for curve in report.curves for entry in curve.entries]
     if len({entry.ground for entry in entries}) > 1:
-        raise SystemExit(f"{report.study} has points of several models or sets of questions.")
+        raise SystemExit(f"{report.study} has points of several models, questions or texts.")
     for entry in entries:
         first, size = entry.first_layer, entry.num_dropped
         if entry.heal != UNHEALED or entry.profile not in matrices or first is None:
@@ -121,12 +121,12 @@ def read_blocks(report: Report, task: str) -> dict[str, list[Block]]:
         distance = float(matrices[entry.profile][first, first + size])
         accuracy = 100 * entry.right(task)
         block = Block(first, size, entry.num_layers, distance, entry.loss.nats.value, accuracy)
-        if block not in found[entry.metric]:  # chosen by a strategy and named by the user, say
-            found[entry.metric].append(block)
+        # One that a strategy chose may have been named by the user, too.
+        found[entry.metric][size, first] = block
     if not found:
         raise SystemExit(f"{report.study} has no block of layers with its distances.")
     return {
-        metric: sorted(blocks, key=lambda block: (block.size, block.first))
+        metric: [block for _, block in sorted(blocks.items())]
         for metric, blocks in sorted(found.items())
     }
 

@@ -157,9 +157,9 @@ def test_tokens_are_grouped_by_what_is_before_them(damage):
 @pytest.fixture(scope="module")
 def questions(damage):
     return [
-        damage.Question(f"After {chr(97 + at)} comes", (" b", f" {'xyz' * (at % 3 + 1)}", " no"), at % 3)
+        damage.Question(f"After {chr(97 + at)} comes", (" b", f" {'xy' * (at + 1)}", " no"), at % 3)
         for at in range(7)
-    ]  # fmt: skip
+    ]
 
 
 def test_questions_are_answered_by_the_likeliest_option(damage, model, questions, monkeypatch):
@@ -171,7 +171,6 @@ def test_questions_are_answered_by_the_likeliest_option(damage, model, questions
         for question in questions:
             sums = []
             for at, option in enumerate(question.options):
-                ids = torch.tensor([list((question.prompt + option).encode())])
                 ids = torch.tensor([tokenizer(question.prompt + option).input_ids])
                 with dropped(model, dropping):
                     nats = naive_nats(model, ids)[0].tolist()
