@@ -372,7 +372,7 @@ def token_table(kept: dict[str, Kept], groups: Groups) -> list[str]:
     for group, chosen in groups.items():
         if not chosen.any():
             continue
-        rises = [f"+{(kept[name].loss(OWN) - whole)[chosen].mean():.2f}" for name in names]
+        rises = [f"{(kept[name].loss(OWN) - whole)[chosen].mean():+.2f}" for name in names]
         cells = [f"{chosen.mean():.1%}", f"{whole[chosen].mean():.2f}", *rises]
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return lines
@@ -585,6 +585,7 @@ def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
     )  # fmt: skip
 
 
+@torch.inference_mode()
 def _nats(model: PreTrainedModel, normed_BTH: Tensor, ids_BT: Tensor) -> Tensor:
     target_BT = ids_BT[:, 1:]
     normed_NH = normed_BTH[:, :-1].flatten(0, 1)
