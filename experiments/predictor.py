@@ -1,6 +1,6 @@
 """Does the distance across a block tell what is lost without it? Of all blocks, not the best alone.
 
-    python experiments/predictor.py outputs/predictor [--task facts]
+    python experiments/predictor.py outputs/predictor [--task facts] [--but 11]
 
 Prints the tables of `experiments/predictor.md` and draws its figures. Of every block of layers in
 the study's records it takes the distance that the plan was made from, and lays it beside the
@@ -8,6 +8,8 @@ held-out loss and the accuracy of the model without that block. A predictor is a
 correlation with what is lost (Spearman's): 1 if it puts all blocks in their true order. Beside the
 distance stand predictors that measure nothing: how far from the end a block begins, how far from
 the middle of the model it lies, and how many layers it has.
+
+`--but LAYER` leaves out the blocks that hold a layer, and draws nothing.
 
 Intervals are percentiles of a bootstrap over blocks. Neighbours share most of their layers, so that
 they say less than as many blocks that have none in common, and the intervals are too narrow.
@@ -61,6 +63,10 @@ class Block:
         """As in `3-5`."""
         return ranges(range(self.first, self.first + self.size))
 
+    def holds(self, layer: int | None) -> bool:
+        """Whether a layer is one of them; none is not."""
+        return layer is not None and self.first <= layer < self.first + self.size
+
 
 Score = Callable[[Block], float]
 
@@ -71,6 +77,9 @@ PREDICTORS: dict[str, Score] = {
     "size": lambda block: block.size,
 }
 """What may rise with what is lost. Of one size all but the last vary."""
+
+PLACES = ("from the end", "from the middle")
+"""Predictors that the distance is held against: of the place alone."""
 
 OUTCOMES: dict[str, Score] = {
     "loss": lambda block: block.loss,
@@ -95,11 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--task", default="facts")
+    parser.add_argument("--but", type=int, help="a layer whose blocks are left out")
     options = parser.parse_args()
     groups = read_blocks(read([options.study]), options.task)
-    for metric, blocks in groups.items():
+    for metric, every in groups.items():
+        blocks = [block for block in every if not block.holds(options.but)]
         print("\n".join([f"## {metric}", "", *correlations(blocks), ""]))
         print("\n".join([*choices(blocks), "", *misses(blocks), ""]))
+        if options.but is not None:
+            continue
         kind = "" if len(groups) == 1 else f"-{metric}"
         pictures.write(FOLDER / f"scatter{kind}.png", scatter_chart(blocks, metric))
         pictures.write(FOLDER / f"places{kind}.png", places_chart(blocks, metric))
@@ -178,11 +191,11 @@ def sizes(blocks: Sequence[Block]) -> Iterator[tuple[str, list[Block]]]:
 
 
 def correlations(blocks: Sequence[Block]) -> list[str]:
-    """A table: each predictor with what is lost, and the distance against the place alone."""
-    distance, place = PREDICTORS["distance"], PREDICTORS["from the end"]
+    """A table: each predictor with what is lost, and the distance against places."""
+    rivals = {f"distance less {name}": PREDICTORS[name] for name in PLACES}
     lines = [
-        f"| n | blocks | of | {' | '.join(PREDICTORS)} | distance less from the end |",
-        f"|--:|--:|:--|{':--|' * (len(PREDICTORS) + 1)}",
+        f"| n | blocks | of | {' | '.join([*PREDICTORS, *rivals])} |",
+        f"|--:|--:|:--|{':--|' * len([*PREDICTORS, *rivals])}",
     ]
     for name, some in sizes(blocks):
         for outcome, lost in OUTCOMES.items():
@@ -190,7 +203,8 @@ def correlations(blocks: Sequence[Block]) -> list[str]:
                 "" if len(set(map(score, some))) == 1 else str(correlation(some, score, lost))
                 for score in PREDICTORS.values()
             ]
-            cells.append(str(advantage(some, distance, place, lost)))
+            distance = PREDICTORS["distance"]
+            cells += [str(advantage(some, distance, rival, lost)) for rival in rivals.values()]
             lines.append(f"| {name} | {len(some)} | {outcome} | {' | '.join(cells)} |")
     return lines
 
@@ -246,23 +260,34 @@ def rank_gaps(blocks: Sequence[Block]) -> list[float]:
 
 
 def scatter_chart(blocks: Sequence[Block], metric: str) -> alt.HConcatChart:
-    """A panel for each size: loss against distance, coloured by place, misses by name."""
+    """A panel for each size: loss against distance, coloured by place, the worst misses named."""
     panels = []
+    x = alt.X(
+        "distance:Q",
+        title=f"{metric} distance",
+        scale=alt.Scale(type="log", domain=_span([block.distance for block in blocks])),
+    )
+    y = alt.Y(
+        "loss:Q",
+        title="held-out loss (nats)",
+        scale=alt.Scale(type="log", domain=_span([block.loss for block in blocks])),
+    )
     for name, some in sizes(blocks):
         if name == "all":
             continue
         gaps = rank_gaps(some)
-        furthest = sorted(range(len(some)), key=lambda at: -abs(gaps[at]))[: 2 * MISSES]
+        above, below = gaps.index(max(gaps)), gaps.index(min(gaps))
         data = [
-            {"distance": block.distance, "loss": block.loss, "first": block.first,
-             "said": block.layers if at in furthest else ""}
+            {
+                "distance": block.distance,
+                "loss": block.loss,
+                "first": block.first,
+                "above": block.layers if at == above else "",
+                "below": block.layers if at == below else "",
+            }
             for at, block in enumerate(some)
-        ]  # fmt: skip
-        base = alt.Chart(alt.Data(values=data)).encode(
-            x=alt.X("distance:Q", title=f"{metric} distance", scale=alt.Scale(zero=False)),
-            y=alt.Y("loss:Q", title="" if panels else "held-out loss (nats)",
-                    scale=alt.Scale(domain=_span(blocks))),
-        )  # fmt: skip
+        ]
+        base = alt.Chart(alt.Data(values=data)).encode(x=x, y=y)
         dot = base.mark_point(filled=True, opacity=1, size=55).encode(
             color=alt.Color(
                 "first:Q",
@@ -270,13 +295,16 @@ def scatter_chart(blocks: Sequence[Block], metric: str) -> alt.HConcatChart:
                 legend=alt.Legend(title="first layer", orient="right"),
             )
         )
-        word = base.mark_text(dy=-9, fontSize=10, color=style.SAID).encode(text="said:N")
+        words = [
+            base.mark_text(dy=dy, fontSize=12, color=style.SAID).encode(text=f"{field}:N")
+            for field, dy in (("above", -11), ("below", 13))
+        ]
         found = correlation(some, PREDICTORS["distance"], OUTCOMES["loss"])
         title = alt.TitleParams(
             text=f"{name} layers", subtitle=f"rank correlation {found.value:.2f}", fontSize=13
         )
-        panels.append(alt.layer(dot, word).properties(width=250, height=270, title=title))
-    return alt.hconcat(*panels).properties(
+        panels.append(alt.layer(dot, *words).properties(width=250, height=270, title=title))
+    return alt.hconcat(*panels, bounds="flush", spacing=60).properties(
         title="Loss without a block against the distance across it"
     )
 
@@ -314,9 +342,9 @@ def places_chart(blocks: Sequence[Block], metric: str) -> alt.VConcatChart:
     ).properties(title="What is lost, and the distance that should tell, by place")
 
 
-def _span(blocks: Sequence[Block]) -> list[float]:
-    losses = [block.loss for block in blocks]
-    return [min(losses) - 0.3, max(losses) + 0.5]
+def _span(values: Sequence[float]) -> list[float]:
+    """The ends of a logarithmic axis, with some room."""
+    return [0.93 * min(values), 1.1 * max(values)]
 
 
 if __name__ == "__main__":

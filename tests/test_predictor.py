@@ -185,3 +185,16 @@ def test_a_study_becomes_tables_and_figures(predictor, study, monkeypatch, capsy
         picture = tmp_path / "figures" / name
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.stat().st_size <= LARGEST
+
+
+def test_blocks_that_hold_a_layer_can_be_left_out(predictor, study, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(predictor, "FOLDER", tmp_path / "figures")
+    monkeypatch.setattr("sys.argv", ["predictor.py", str(study.study), "--but", "0"])
+    predictor.main()
+    tables = [
+        list(some) for line, some in itertools.groupby(capsys.readouterr().out.splitlines(), bool)
+        if line
+    ][1:]  # fmt: skip
+    # One of each size has the first layer.
+    assert [row[1] for row in cells(tables[0])] == ["9", "9", "8", "8", "17", "17"]
+    assert not (tmp_path / "figures").exists()
