@@ -14,7 +14,8 @@ that it was not trained on. What is measured, on held-out text and on the questi
 - which tokens are predicted worse: by their place, how frequent they are, whether they stood in the
   sequence before, whether they are the answer;
 - what is left of the damage where the seam is mended for the first token alone, or for all others:
-  they are given the whole model's states there, and nothing else is changed.
+  they are given the whole model's states there, and nothing else is changed. The first token is
+  given those of other layers, too: between which layers does it get what is missed above?
 
 Letters: B batch, T time, H hidden size, A attention heads, N tokens predicted, S sequences.
 """
@@ -88,6 +89,11 @@ class Block(NamedTuple):
         """As in `11-18`."""
         return f"{self.first}-{self.last}"
 
+    @property
+    def after(self) -> int:
+        """The layer above the seam. The state that it reads is what enters `first`."""
+        return self.last + 1
+
 
 class Pass(NamedTuple):
     """What one model makes of a batch."""
@@ -96,15 +102,24 @@ class Pass(NamedTuple):
     """[B, T, H] each: what enters each layer that ran, and what the last one puts out."""
     shares: list[Tensor]
     """[B, T] each: of every layer's attention, the part on the first token, as a mean of heads."""
-    nats_BT: Tensor
-    """[B, T-1]: minus the log-probability of each token after the first."""
+    normed_BTH: Tensor
+    """What the head reads."""
+
+
+Mended = int | None
+"""What is mended at a seam: nothing but the first token, whose state is what enters that layer of
+the whole model; or all other tokens."""
+
+OTHERS: Mended = None
 
 
 @dataclass
 class Kept:
     """What is kept of one model's passes over the text."""
 
-    layers: tuple[int, ...]
+    own: Mended
+    """Of the states at a seam, what it has anyway: the layer that these would have entered."""
+    layers: range
     """Those whose inputs were looked at; after them the output of the last."""
     angles: list[NDArray[np.float64]] = field(default_factory=list)
     """By batch [layers + 1, B, T], to the whole model's states, in units of pi."""
@@ -112,8 +127,9 @@ class Kept:
     """Likewise, of the states themselves."""
     shares: list[NDArray[np.float64]] = field(default_factory=list)
     """By batch [layers, B, T]."""
-    nats: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    """By what was mended at the seam, by batch [B, T-1]."""
+    nats: dict[Mended, list[NDArray[np.float64]]] = field(default_factory=dict)
+    """By what was mended at the seam, by batch [B, T-1]: minus the log-probability of each token
+    after the first."""
 
     def add(self, found: Pass, states: Sequence[Tensor]) -> None:
         """Add a pass, and the whole model's states at the same layers."""
@@ -121,6 +137,10 @@ class Kept:
         self.angles.append(np.stack([angle(*pair).numpy() for pair in pairs]))
         self.norms.append(np.stack([each.norm(dim=-1).double().numpy() for each in found.states]))
         self.shares.append(np.stack([each.double().numpy() for each in found.shares]))
+
+    def add_loss(self, mended: Mended, nats_BT: Tensor) -> None:
+        """Add the loss of a batch."""
+        self.nats.setdefault(mended, []).append(nats_BT.numpy())
 
     def angle(self, first: bool) -> NDArray[np.float64]:
         """Mean over the first tokens, or all others: [layers + 1]."""
@@ -136,20 +156,16 @@ class Kept:
         """Of the attention of all tokens but the first: [layers]."""
         return _mean(self.shares, first=False)
 
-    def loss(self, mended: str) -> NDArray[np.float64]:
+    def loss(self, mended: Mended) -> NDArray[np.float64]:
         """Nats of each token after the first: [S, T-1]."""
         return np.concatenate(self.nats[mended])
-
-
-OWN, FIRST, OTHERS = "nothing", "the first token", "all others"
-"""What is mended at a seam."""
 
 
 def main() -> None:
     """Measure, print the tables as Markdown and draw the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--blocks", nargs="+", default=list(BLOCKS), help="as in 11-18")
-    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--sequences", type=int, default=16, help="of 128 tokens")
     parser.add_argument("--questions", type=int, default=25, help="of each subject")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     options = parser.parse_args()
@@ -160,18 +176,21 @@ def main() -> None:
     text = read(DataConfig())
     ids_ST = cut(text.heldout, loaded.tokenizer, 128, options.sequences)
     kept = watch(loaded.model, ids_ST, blocks)
-    print("\n".join(["## Mended", "", *mending_table(kept), ""]))
-    print(
-        "\n".join(["## Whose first token", "", *borrowing_table(loaded.model, ids_ST, blocks), ""])
-    )
-    print("\n".join(["## Layers", "", *layer_table(kept), ""]))
     groups = token_groups(ids_ST, counts(loaded.tokenizer, [*text.calibration, *text.healing]))
-    print("\n".join(["## Tokens", "", *token_table(kept, groups), ""]))
-    asked = ask(loaded, blocks, read_questions(options.questions))
-    print("\n".join(["## Questions", "", *question_table(asked), ""]))
-    pictures.write(FOLDER / "drift.png", drift_chart(kept))
-    pictures.write(FOLDER / "sink.png", sink_chart(kept))
-    pictures.write(FOLDER / "tokens.png", token_chart(kept, groups))
+    _show("What is mended at the seam", mending_table(kept))
+    _show("Whose first token", borrowing_table(kept))
+    _show("Layers", layer_table(kept))
+    _show("Tokens", token_table(kept, groups))
+    if options.blocks == list(BLOCKS):
+        pictures.write(FOLDER / "drift.png", drift_chart(kept))
+        pictures.write(FOLDER / "sink.png", sink_chart(kept))
+        pictures.write(FOLDER / "tokens.png", token_chart(kept, groups))
+    if options.questions:
+        _show("Questions", question_table(ask(loaded, blocks, read_questions(options.questions))))
+
+
+def _show(title: str, table: Sequence[str]) -> None:
+    print("\n".join([f"## {title}", "", *table, ""]), flush=True)
 
 
 def run(
@@ -184,14 +203,24 @@ def run(
         stack = decoder_stack(model)
         with catching(stack, states.append), attending(stack, shares):
             out = through(ids=ids_BT) if state is None else through(state=state)
-    return Pass(states, shares, _nats(model, out.normed, ids_BT))
+    return Pass(states, shares, out.normed)
 
 
-def nats_above(model: PreTrainedModel, first: int, ids_BT: Tensor, state_BTH: Tensor) -> Tensor:
-    """The loss [B, T-1] of the layers from `first` on, given what enters them."""
+def above(model: PreTrainedModel, first: int, state_BTH: Tensor) -> Tensor:
+    """What the head reads [B, T, H] of the layers from `first` on, given what enters them."""
     layers = range(first, len(decoder_stack(model).layers))
     with torch.inference_mode(), segment(model, layers) as through:
-        return _nats(model, through(state=state_BTH).normed, ids_BT)
+        return through(state=state_BTH).normed
+
+
+@torch.inference_mode()
+def nats(model: PreTrainedModel, normed_BTH: Tensor, ids_BT: Tensor) -> Tensor:
+    """Minus the log-probability of each token after the first [B, T-1], float64."""
+    target_BT = ids_BT[:, 1:]
+    normed_NH = normed_BTH[:, :-1].flatten(0, 1)
+    position_N = torch.arange(len(normed_NH))
+    logprob_N, _ = scored(Head(model), normed_NH, position_N, target_BT.flatten(), torch.float32)
+    return (-logprob_N).double().view(target_BT.shape)
 
 
 @contextmanager
@@ -217,100 +246,91 @@ def angle(a_BTH: Tensor, b_BTH: Tensor) -> Tensor:
     return 2 * torch.arcsin(chord_BT / 2) / torch.pi
 
 
-def mend(seam_BTH: Tensor, whole_BTH: Tensor, mended: str) -> Tensor:
-    """The state at a seam in which some tokens have the whole model's."""
-    first = whole_BTH if mended == FIRST else seam_BTH
-    others = whole_BTH if mended == OTHERS else seam_BTH
-    return torch.cat([first[:, :1], others[:, 1:]], dim=1)
+def mend(states: Sequence[Tensor], block: Block, mended: Mended) -> Tensor:
+    """What enters the layer above a seam, given the whole model's states and what is mended."""
+    seam_BTH, whole_BTH = states[block.first], states[block.after]
+    if mended is OTHERS:
+        return torch.cat([seam_BTH[:, :1], whole_BTH[:, 1:]], dim=1)
+    return torch.cat([states[mended][:, :1], seam_BTH[:, 1:]], dim=1)
 
 
 def watch(model: PreTrainedModel, ids_ST: Tensor, blocks: Sequence[Block]) -> dict[str, Kept]:
-    """The whole model and the one without each block, by name, on token sequences [S, T]."""
+    """The whole model and the one without each block, by name, on token sequences [S, T].
+
+    Each block's first token borrows its state at the seam from every layer at which another block
+    begins or ends, as far as that is not above its own seam.
+    """
     every = range(len(decoder_stack(model).layers))
-    kept = {WHOLE: Kept(tuple(every), nats={OWN: []})}
-    for block in blocks:
-        nats: dict[str, list[NDArray[np.float64]]] = {OWN: [], FIRST: [], OTHERS: []}
-        kept[block.name] = Kept(tuple(every[block.last + 1 :]), nats=nats)
+    ends = sorted({end for block in blocks for end in (block.first, block.after)})
+    kept = {WHOLE: Kept(own=0, layers=every)}
+    kept |= {block.name: Kept(own=block.first, layers=every[block.after :]) for block in blocks}
     with bar("reading", total=len(ids_ST)) as advance:
         for ids_BT in ids_ST.split(BATCH):
             whole = run(model, every, ids_BT)
             kept[WHOLE].add(whole, whole.states)
-            kept[WHOLE].nats[OWN].append(whole.nats_BT.numpy())
+            kept[WHOLE].add_loss(0, nats(model, whole.normed_BTH, ids_BT))
             for block in blocks:
-                one, after = kept[block.name], block.last + 1
-                seam_BTH, wanted_BTH = whole.states[block.first], whole.states[after]
-                found = run(model, one.layers, ids_BT, seam_BTH)
-                one.add(found, whole.states[after:])
-                one.nats[OWN].append(found.nats_BT.numpy())
-                for mended in (FIRST, OTHERS):
-                    state_BTH = mend(seam_BTH, wanted_BTH, mended)
-                    one.nats[mended].append(nats_above(model, after, ids_BT, state_BTH).numpy())
+                one = kept[block.name]
+                found = run(model, one.layers, ids_BT, whole.states[block.first])
+                one.add(found, whole.states[block.after :])
+                one.add_loss(one.own, nats(model, found.normed_BTH, ids_BT))
+                for mended in (*(end for end in ends if end <= block.after), OTHERS):
+                    if mended == one.own:
+                        continue
+                    normed_BTH = above(model, block.after, mend(whole.states, block, mended))
+                    one.add_loss(mended, nats(model, normed_BTH, ids_BT))
             advance(len(ids_BT))
     return kept
 
 
-def borrowed(
-    model: PreTrainedModel, ids_ST: Tensor, block: Block, layers: Sequence[int]
-) -> list[float]:
-    """The loss without a block whose first token alone has the state that enters each of `layers`.
-
-    In nats. That of the block's first layer is what it has anyway.
-    """
-    every = range(len(decoder_stack(model).layers))
-    total = np.zeros(len(layers))
-    for ids_BT in ids_ST.split(BATCH):
-        states = run(model, every[: block.last + 1], ids_BT).states
-        for at, layer in enumerate(layers):
-            state_BTH = mend(states[block.first], states[layer], FIRST)
-            nats_BT = nats_above(model, block.last + 1, ids_BT, state_BTH)
-            total[at] += float(nats_BT.mean(dim=1).sum())
-    return list(total / len(ids_ST))
+def cuts(kept: dict[str, Kept]) -> dict[str, Kept]:
+    """All but the whole model."""
+    return {name: one for name, one in kept.items() if name != WHOLE}
 
 
 def mending_table(kept: dict[str, Kept]) -> list[str]:
-    """A table: the loss without each block, and with its seam mended for some tokens."""
-    whole = kept[WHOLE].loss(OWN).mean()
+    """A table: the loss without each block, and what a mended seam gives back of its rise.
+
+    Standard errors are those of the mean over sequences, of the difference on the same ones.
+    """
+    whole = kept[WHOLE].loss(kept[WHOLE].own).mean()
     lines = [
-        "| dropped | loss | first token mended | gives back | all others mended | gives back |",
+        "| dropped | loss | the first token's state gives back | of the rise "
+        "| all others' give back | of the rise |",
         "|:--|--:|--:|--:|--:|--:|",
         f"| nothing | {whole:.3f} | | | | |",
     ]
-    for name, one in kept.items():
-        if name == WHOLE:
-            continue
-        own = one.loss(OWN).mean()
-        cells = [f"{own:.3f}"]
-        for mended in (FIRST, OTHERS):
-            loss = one.loss(mended).mean()
-            cells += [f"{loss:.3f}", f"{(own - loss) / (own - whole):.0%}"]
+    for name, one in cuts(kept).items():
+        own_S = one.loss(one.own).mean(axis=1)
+        cells = [f"{own_S.mean():.3f}"]
+        for mended in (one.layers[0], OTHERS):
+            back_S = own_S - one.loss(mended).mean(axis=1)
+            error = back_S.std(ddof=1) / np.sqrt(len(back_S))
+            cells.append(f"{back_S.mean():.3f} ± {error:.3f}")
+            cells.append(f"{back_S.mean() / (own_S.mean() - whole):.0%}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
-def borrowing_table(model: PreTrainedModel, ids_ST: Tensor, blocks: Sequence[Block]) -> list[str]:
+def borrowing_table(kept: dict[str, Kept]) -> list[str]:
     """A table: the loss where the first token's state at the seam is that of another layer."""
-    layers = range(min(block.first for block in blocks), max(block.last for block in blocks) + 2)
-    lines = [
-        f"| dropped | {' | '.join(map(str, layers))} |",
-        f"|:--|{'--:|' * len(layers)}",
-    ]
-    for block in blocks:
-        mine = [layer for layer in layers if layer <= block.last + 1]
-        losses = dict(zip(mine, borrowed(model, ids_ST, block, mine), strict=True))
-        cells = [f"{losses[layer]:.3f}" if layer in losses else "" for layer in layers]
-        own = mine.index(block.first)
-        cells[own] = f"**{cells[own]}**"
-        lines.append(f"| {block.name} | {' | '.join(cells)} |")
+    borrowed = [set(one.nats) - {OTHERS} for one in cuts(kept).values()]
+    layers = sorted(set.union(*borrowed))
+    lines = [f"| dropped | {' | '.join(map(str, layers))} |", f"|:--|{'--:|' * len(layers)}"]
+    for name, one in cuts(kept).items():
+        losses = {layer: f"{one.loss(layer).mean():.3f}" for layer in layers if layer in one.nats}
+        losses[one.own] = f"**{losses[one.own]}**"
+        lines.append(f"| {name} | {' | '.join(losses.get(layer, '') for layer in layers)} |")
     return lines
 
 
 def layer_table(kept: dict[str, Kept]) -> list[str]:
     """A table: by layer, what the first token's state is, and how far states have drifted."""
-    whole, cuts = kept[WHOLE], {name: one for name, one in kept.items() if name != WHOLE}
+    whole = kept[WHOLE]
     lines = [
         f"| layer | norm of the first | of others | large | attention on it "
-        f"| {' | '.join(f'{name}: first, others, attention' for name in cuts)} |",
-        f"|--:|--:|--:|--:|--:|{':--|' * len(cuts)}",
+        f"| {' | '.join(f'{name}: first, others, attention' for name in cuts(kept))} |",
+        f"|--:|--:|--:|--:|--:|{':--|' * len(cuts(kept))}",
     ]
     first, others = whole.norm(first=True), whole.norm(first=False)
     norms = np.concatenate(whole.norms, axis=1)[:, :, 1:]
@@ -318,7 +338,7 @@ def layer_table(kept: dict[str, Kept]) -> list[str]:
     for layer in (*whole.layers, len(whole.layers)):
         share = f"{whole.share[layer]:.2f}" if layer in whole.layers else ""
         cells = [f"{first[layer]:.0f}", f"{others[layer]:.0f}", f"{large[layer]:.1%}", share]
-        for one in cuts.values():
+        for one in cuts(kept).values():
             slot = layer - one.layers[0]
             if slot < 0:
                 cells.append("")
@@ -363,19 +383,26 @@ def token_groups(ids_ST: Tensor, seen: Counter[int]) -> Groups:
 
 def token_table(kept: dict[str, Kept], groups: Groups) -> list[str]:
     """A table: the loss of each group of tokens, and by how much it rises without each block."""
-    names = [name for name in kept if name != WHOLE]
+    names = list(cuts(kept))
     lines = [
         f"| tokens | share | {WHOLE} | {' | '.join(names)} |",
         f"|:--|--:|--:|{'--:|' * len(names)}",
     ]
-    whole = kept[WHOLE].loss(OWN)
+    rises = _rises(kept)
+    whole = kept[WHOLE].loss(kept[WHOLE].own)
     for group, chosen in groups.items():
         if not chosen.any():
             continue
-        rises = [f"{(kept[name].loss(OWN) - whole)[chosen].mean():+.2f}" for name in names]
-        cells = [f"{chosen.mean():.1%}", f"{whole[chosen].mean():.2f}", *rises]
+        cells = [f"{chosen.mean():.1%}", f"{whole[chosen].mean():.2f}"]
+        cells += [f"{rises[name][chosen].mean():+.2f}" for name in names]
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return lines
+
+
+def _rises(kept: dict[str, Kept]) -> dict[str, NDArray[np.float64]]:
+    """By how much each token's loss [S, T-1] is above the whole model's, without each block."""
+    whole = kept[WHOLE].loss(kept[WHOLE].own)
+    return {name: one.loss(one.own) - whole for name, one in cuts(kept).items()}
 
 
 class Question(NamedTuple):
@@ -412,83 +439,82 @@ class Asked:
 
 def ask(
     loaded: Loaded, blocks: Sequence[Block], questions: Sequence[Question]
-) -> dict[tuple[str, str], Asked]:
-    """What the whole model makes of questions, and that without each block, by what is mended."""
+) -> dict[tuple[str, bool], Asked]:
+    """What models make of questions, by name, and with the first token's state mended or not."""
     model, tokenizer = loaded.model, loaded.tokenizer
     every = range(len(decoder_stack(model).layers))
-    asked = {(WHOLE, OWN): Asked()}
-    asked |= {(block.name, what): Asked() for block in blocks for what in (OWN, FIRST, OTHERS)}
-    num_options = len(questions[0].options)
-    at_once = max(1, ROWS // num_options)
+    asked = {(WHOLE, False): Asked()}
+    asked |= {(block.name, mended): Asked() for block in blocks for mended in (False, True)}
+    at_once = max(1, ROWS // len(questions[0].options))
     with bar("questions", total=len(questions)) as advance:
         for start in range(0, len(questions), at_once):
-            some = questions[start : start + at_once]
-            ids_BT, begin_B, end_B = _rows(tokenizer, some)
-            whole = run(model, every, ids_BT)
-            nats = {(WHOLE, OWN): whole.nats_BT}
+            rows = Rows(tokenizer, questions[start : start + at_once])
+            whole = run(model, every, rows.ids_BT)
+            rows.mark(asked[WHOLE, False], model, whole.normed_BTH)
             for block in blocks:
-                seam_BTH, after = whole.states[block.first], block.last + 1
-                for what in (OWN, FIRST, OTHERS):
-                    state_BTH = mend(seam_BTH, whole.states[after], what)
-                    nats[block.name, what] = nats_above(model, after, ids_BT, state_BTH)
-            for key, nats_BT in nats.items():
-                _mark(asked[key], nats_BT, begin_B, end_B, some)
-            advance(len(some))
+                for mended in (False, True):
+                    layer = block.after if mended else block.first
+                    normed_BTH = above(model, block.after, mend(whole.states, block, layer))
+                    rows.mark(asked[block.name, mended], model, normed_BTH)
+            advance(len(rows.questions))
     return asked
 
 
-def _rows(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
-) -> tuple[Tensor, list[int], list[int]]:
-    """Every option after its question [B, T], padded on the right; where it begins and ends."""
-    rows, begin_B = [], []
-    for question in questions:
-        start = len(tokenizer(question.prompt)["input_ids"])
-        for option in question.options:
-            rows.append(torch.tensor(tokenizer(question.prompt + option)["input_ids"]))
-            begin_B.append(start)
-    return pad_sequence(rows, batch_first=True), begin_B, list(map(len, rows))
+class Rows:
+    """Every option after its question, as lm-eval asks them: each in a row of its own."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> None:
+        """Rows are padded on the right, where no token sees it."""
+        self.questions = questions
+        rows = [
+            torch.tensor(tokenizer(question.prompt + option)["input_ids"])
+            for question in questions
+            for option in question.options
+        ]
+        self.ids_BT = pad_sequence(rows, batch_first=True)
+        self._ends = list(map(len, rows))
+        self._starts = [
+            len(tokenizer(question.prompt)["input_ids"])
+            for question in questions
+            for _ in question.options
+        ]
+
+    def mark(self, asked: Asked, model: PreTrainedModel, normed_BTH: Tensor) -> None:
+        """Add a model's answers, given what its head reads."""
+        nats_BT = nats(model, normed_BTH, self.ids_BT)
+        row = 0
+        for question in self.questions:
+            options = range(row, row + len(question.options))
+            # The loss at t is that of token t + 1.
+            answers = [nats_BT[at, self._starts[at] - 1 : self._ends[at] - 1] for at in options]
+            sums = [float(each.sum()) for each in answers]
+            asked.right.append(int(np.argmin(sums)) == question.right)
+            asked.answer += answers[question.right].tolist()
+            asked.question += nats_BT[row, : self._starts[row] - 1].tolist()
+            row += len(question.options)
 
 
-def _mark(
-    asked: Asked,
-    nats_BT: Tensor,
-    begin_B: Sequence[int],
-    end_B: Sequence[int],
-    questions: Sequence[Question],
-) -> None:
-    row = 0
-    for question in questions:
-        options = range(row, row + len(question.options))
-        # The loss at t is that of token t + 1.
-        sums = [float(nats_BT[at, begin_B[at] - 1 : end_B[at] - 1].sum()) for at in options]
-        right = options[question.right]
-        asked.right.append(int(np.argmin(sums)) == question.right)
-        asked.answer += nats_BT[right, begin_B[right] - 1 : end_B[right] - 1].tolist()
-        asked.question += nats_BT[right, : begin_B[right] - 1].tolist()
-        row += len(question.options)
-
-
-def question_table(asked: dict[tuple[str, str], Asked]) -> list[str]:
+def question_table(asked: dict[tuple[str, bool], Asked]) -> list[str]:
     """A table: accuracy, and the loss of the tokens of questions and of their right answers."""
     lines = [
-        "| dropped | mended at the seam | accuracy % | loss of the answer | of the question |",
+        "| dropped | first token | accuracy % | loss of the answer | of the question |",
         "|:--|:--|--:|--:|--:|",
     ]
-    for (name, what), one in asked.items():
+    for (name, mended), one in asked.items():
         cells = [
+            "nothing" if name == WHOLE else name,
+            "mended" if mended else "",
             f"{100 * np.mean(one.right):.1f}",
             f"{np.mean(one.answer):.2f}",
             f"{np.mean(one.question):.2f}",
         ]
-        who = ("nothing", "") if name == WHOLE else (name, what)
-        lines.append(f"| {who[0]} | {who[1]} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def drift_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
     """How far states above each seam are from the whole model's: first tokens, and all others."""
-    names = [name for name in kept if name != WHOLE]
+    names = list(cuts(kept))
 
     def panel(first: bool) -> alt.Chart:
         data = [
@@ -526,14 +552,14 @@ def sink_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
 
 def token_chart(kept: dict[str, Kept], groups: Groups) -> alt.Chart:
     """By how much the loss of each group of tokens rises without each block."""
-    whole = kept[WHOLE].loss(OWN)
-    names = [name for name in kept if name != WHOLE]
+    rises = _rises(kept)
+    names = list(rises)
     order = [group for group, chosen in groups.items() if chosen.any()]
     data = [
-        {"model": name, "group": group,
-         "rise": float((kept[name].loss(OWN) - whole)[groups[group]].mean())}
-        for name in names for group in order
-    ]  # fmt: skip
+        {"model": name, "group": group, "rise": float(rises[name][groups[group]].mean())}
+        for name in names
+        for group in order
+    ]
     color, shape = _told_apart(names)
     return (
         alt.Chart(alt.Data(values=data))
@@ -583,15 +609,6 @@ def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
         alt.Shape("model:N", legend=legend,
                   scale=alt.Scale(domain=names, range=[shapes[name] for name in names])),
     )  # fmt: skip
-
-
-@torch.inference_mode()
-def _nats(model: PreTrainedModel, normed_BTH: Tensor, ids_BT: Tensor) -> Tensor:
-    target_BT = ids_BT[:, 1:]
-    normed_NH = normed_BTH[:, :-1].flatten(0, 1)
-    position_N = torch.arange(len(normed_NH))
-    logprob_N, _ = scored(Head(model), normed_NH, position_N, target_BT.flatten(), torch.float32)
-    return (-logprob_N).double().view(target_BT.shape)
 
 
 def _mean(found: Sequence[NDArray[np.float64]], first: bool) -> NDArray[np.float64]:

@@ -82,7 +82,8 @@ def test_a_pass_is_that_of_transformers(damage, model, ids_st):
     for mine, theirs in zip(found.shares, out.attentions, strict=True):
         assert torch.allclose(mine, theirs[:, :, :, 0].mean(1), atol=1e-5)
         assert torch.allclose(mine[:, 0], torch.ones(len(ids_st)))
-    assert torch.allclose(found.nats_BT, naive_nats(model, ids_st), atol=1e-5)
+    nats = damage.nats(model, found.normed_BTH, ids_st)
+    assert torch.allclose(nats, naive_nats(model, ids_st), atol=1e-5)
 
 
 def test_layers_above_a_seam_are_a_cut_model_from_there(damage, model, ids_st):
@@ -93,9 +94,9 @@ def test_layers_above_a_seam_are_a_cut_model_from_there(damage, model, ids_st):
     with dropped(model, [2, 3, 4]):
         wanted = naive_nats(model, ids_st)
         cut_states = whole_states(model, ids_st)
-    assert np.allclose(cut.loss(damage.OWN), wanted, atol=1e-5)
-    assert np.allclose(kept[damage.WHOLE].loss(damage.OWN), naive_nats(model, ids_st), atol=1e-5)
-    assert cut.layers == (5, 6, 7)
+    assert np.allclose(cut.loss(2), wanted, atol=1e-5)
+    assert np.allclose(kept[damage.WHOLE].loss(0), naive_nats(model, ids_st), atol=1e-5)
+    assert list(cut.layers) == [5, 6, 7]
     for slot, layer in enumerate(cut.layers):
         for first, tokens in ((True, slice(0, 1)), (False, slice(1, None))):
             ours, theirs = cut_states[layer - 3][:, tokens], states[layer][:, tokens]
@@ -108,32 +109,32 @@ def test_layers_above_a_seam_are_a_cut_model_from_there(damage, model, ids_st):
     assert kept[damage.WHOLE].angle(first=False).max() == 0
 
 
-@pytest.mark.parametrize("mended", ["FIRST", "OTHERS"])
-def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(damage, model, ids_st, mended):
-    block = damage.Block(3, 5)
-    kept = damage.watch(model, ids_st, [block])["3-5"]
-    tokens = slice(0, 1) if mended == "FIRST" else slice(1, None)
-    wanted = spoiled(model, block, whole_states(model, ids_st)[6], tokens, ids_st)
-    assert np.allclose(kept.loss(getattr(damage, mended)), wanted, atol=1e-5)
-    assert not np.allclose(kept.loss(damage.OWN), wanted, atol=1e-5)
+def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(damage, model, ids_st):
+    blocks = [damage.Block(3, 5), damage.Block(1, 3)]
+    kept = damage.watch(model, ids_st, blocks)
+    states = whole_states(model, ids_st)
+    assert set(kept["3-5"].nats) == {1, 3, 4, 6, damage.OTHERS}
+    assert set(kept["1-3"].nats) == {1, 3, 4, damage.OTHERS}, "6 is above the seam"
+    for block in blocks:
+        for mended in kept[block.name].nats:
+            # The first token has the state that enters a layer, or all others have that of theirs.
+            if mended is damage.OTHERS:
+                wanted = spoiled(model, block, states[block.after], slice(1, None), ids_st)
+            else:
+                wanted = spoiled(model, block, states[mended], [0], ids_st)
+            assert np.allclose(kept[block.name].loss(mended), wanted, atol=1e-5), mended
+        with dropped(model, range(block.first, block.after)):
+            wanted = naive_nats(model, ids_st)
+        assert np.allclose(kept[block.name].loss(block.first), wanted, atol=1e-5)
+        assert not np.allclose(kept[block.name].loss(block.after), wanted, atol=1e-5)
 
 
 def test_a_seam_mended_for_all_tokens_is_no_seam(damage, model, ids_st):
     whole = damage.run(model, range(LAYERS), ids_st)
-    seam = damage.mend(whole.states[2], whole.states[5], damage.FIRST)
-    seam = damage.mend(seam, whole.states[5], damage.OTHERS)
-    assert torch.allclose(damage.nats_above(model, 5, ids_st, seam), whole.nats_BT, atol=1e-5)
-
-
-def test_a_first_token_is_borrowed_from_any_layer(damage, model, ids_st):
-    block = damage.Block(3, 5)
-    found = damage.borrowed(model, ids_st, block, [1, 3, 4, 6])
-    states = whole_states(model, ids_st)
-    wanted = [spoiled(model, block, states[layer], [0], ids_st).mean() for layer in (1, 3, 4, 6)]
-    assert found == pytest.approx([each.item() for each in wanted], abs=1e-5)
-    kept = damage.watch(model, ids_st, [block])["3-5"]
-    assert found[1] == pytest.approx(kept.loss(damage.OWN).mean(), abs=1e-5)
-    assert found[3] == pytest.approx(kept.loss(damage.FIRST).mean(), abs=1e-5)
+    block = damage.Block(2, 4)
+    first, others = (damage.mend(whole.states, block, each) for each in (5, damage.OTHERS))
+    seam = torch.cat([first[:, :1], others[:, 1:]], dim=1)
+    assert torch.allclose(damage.above(model, 5, seam), whole.normed_BTH, atol=1e-5)
 
 
 def test_tokens_are_grouped_by_what_is_before_them(damage):
@@ -180,7 +181,7 @@ def test_questions_are_answered_by_the_likeliest_option(damage, model, questions
                     answer += nats[start:]
                     before += nats[:start]
             right.append(sums.index(min(sums)) == question.right)
-        one = asked[key, damage.OWN]
+        one = asked[key, False]
         assert one.right == right
         assert one.answer == pytest.approx(answer, abs=1e-5)
         assert one.question == pytest.approx(before, abs=1e-5)
@@ -205,14 +206,23 @@ def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questio
     blocks = [damage.Block(2, 3), damage.Block(2, 4)]
     kept = damage.watch(model, ids_st, blocks)
     rows = cells(damage.mending_table(kept))
-    own, first = (kept["2-4"].loss(each).mean() for each in (damage.OWN, damage.FIRST))
-    whole = kept[damage.WHOLE].loss(damage.OWN).mean()
     assert [row[0] for row in rows] == ["nothing", "2-3", "2-4"]
-    given_back = f"{(own - first) / (own - whole):.0%}"
-    assert rows[2][1:4] == [f"{own:.3f}", f"{first:.3f}", given_back]
-    (row,) = cells(damage.borrowing_table(model, ids_st, blocks[1:]))
-    assert row[1] == f"**{own:.3f}**"
-    assert row[-1] == f"{first:.3f}"
+    whole = kept[damage.WHOLE].loss(0).mean()
+    own, first = (kept["2-4"].loss(each).mean(axis=1) for each in (2, 5))
+    back, rise = own - first, own.mean() - whole
+    assert rows[2][1:4] == [
+        f"{own.mean():.3f}",
+        f"{back.mean():.3f} ± {np.std(back, ddof=1) / math.sqrt(len(ids_st)):.3f}",
+        f"{back.mean() / rise:.0%}",
+    ]
+    rows = cells(damage.borrowing_table(kept))
+    assert rows[1] == [
+        "2-4",
+        f"**{own.mean():.3f}**",
+        f"{kept['2-4'].loss(4).mean():.3f}",
+        f"{first.mean():.3f}",
+    ]
+    assert rows[0][-1] == "", "5 is above its seam"
     rows = cells(damage.layer_table(kept))
     assert [row[0] for row in rows] == [*map(str, range(LAYERS)), "end"]
     assert [bool(row[-1]) for row in rows] == [layer >= 5 for layer in range(LAYERS + 1)]
@@ -220,13 +230,13 @@ def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questio
     rows = cells(damage.token_table(kept, groups))
     assert rows[0] == [
         "all", "100.0%", f"{whole:.2f}",
-        *(f"{kept[name].loss(damage.OWN).mean() - whole:+.2f}" for name in ("2-3", "2-4")),
+        *(f"{kept[name].loss(2).mean() - whole:+.2f}" for name in ("2-3", "2-4")),
     ]  # fmt: skip
     assert not any(row[0].startswith("frequent") for row in rows), "none was seen"
     asked = damage.ask(Loaded(model, byte_tokenizer()), blocks, questions)
     rows = cells(damage.question_table(asked))
-    assert len(rows) == 1 + 2 * 3
-    assert rows[0][2] == f"{100 * np.mean(asked[damage.WHOLE, damage.OWN].right):.1f}"
+    assert len(rows) == 1 + 2 * 2
+    assert rows[0][2] == f"{100 * np.mean(asked[damage.WHOLE, False].right):.1f}"
     charts = damage.drift_chart(kept), damage.sink_chart(kept), damage.token_chart(kept, groups)
     for at, chart in enumerate(charts):
         damage.pictures.write(path := tmp_path / f"{at}.png", chart)
