@@ -306,8 +306,8 @@ def mending_table(kept: dict[str, Kept]) -> list[str]:
         for mended in (one.layers[0], OTHERS):
             back_S = own_S - one.loss(mended).mean(axis=1)
             error = back_S.std(ddof=1) / np.sqrt(len(back_S))
-            cells.append(f"{back_S.mean():.3f} ± {error:.3f}")
-            cells.append(f"{back_S.mean() / (own_S.mean() - whole):.0%}")
+            cells.append(f"{back_S.mean():z.3f} ± {error:.3f}")
+            cells.append(f"{back_S.mean() / (own_S.mean() - whole):z.0%}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

@@ -212,8 +212,8 @@ def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questio
     back, rise = own - first, own.mean() - whole
     assert rows[2][1:4] == [
         f"{own.mean():.3f}",
-        f"{back.mean():.3f} ± {np.std(back, ddof=1) / math.sqrt(len(ids_st)):.3f}",
-        f"{back.mean() / rise:.0%}",
+        f"{back.mean():z.3f} ± {np.std(back, ddof=1) / math.sqrt(len(ids_st)):.3f}",
+        f"{back.mean() / rise:z.0%}",
     ]
     rows = cells(damage.borrowing_table(kept))
     assert rows[1] == [
