@@ -70,7 +70,7 @@ ROWS = 100
 """Questions with one of their options that are read together."""
 
 FREQUENT, RARE = 100, 10
-"""Occurrences of a token in the text that is not held out, of some 100,000 tokens."""
+"""Occurrences of a token in the text that is not held out, of some 68,000 tokens."""
 
 LARGE = 10
 """Times the median norm: a state that is larger is an outlier."""
