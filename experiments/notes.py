@@ -8,15 +8,13 @@ A note whose points are not all there stays as it is and is named.
 """
 
 import argparse
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import tables
-import vl_convert
-from PIL import Image
+from pictures import small
 
 from layerprune.config.compose import compose_sweep
 from layerprune.config.schema import Config
@@ -44,9 +42,6 @@ NOT_YET = "Nothing is written yet."
 
 MADE = ("points", "machine", "commit", "versions")
 """What a note says of how its points were made, as `making` names it."""
-
-PALETTE = 256
-"""Colours of a picture: few make it small."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,7 @@ def write(name: str, outputs: Path) -> str:
     folder = note.with_suffix("")
     for file, figure in figures.items():
         with replacing(folder / file) as beside:
-            beside.write_bytes(small(figure))
+            beside.write_bytes(small(figure.svg()))
     # What an earlier note showed.
     for old in set(folder.glob("*.png")) - {folder / file for file in figures}:
         old.unlink()
@@ -224,14 +219,6 @@ def shown_of(name: str, outputs: Path) -> Shown:
     measured = {entry.profile for entry in mine}
     profiles = [each for each in report.profiles if each[1].key in measured]
     return Shown(report.study, curves, make_tasks(curves), profiles)
-
-
-def small(figure: Figure) -> bytes:
-    """A figure as PNG in double resolution."""
-    out = io.BytesIO()
-    with Image.open(io.BytesIO(vl_convert.svg_to_png(figure.svg(), scale=2))) as image:
-        image.convert("RGB").quantize(PALETTE).save(out, "png", optimize=True)
-    return out.getvalue()
 
 
 Label = tuple[str, str, str, str, int, int]
