@@ -51,7 +51,11 @@ def run(config: Config) -> list[Point]:
 
     Raises `UserError` for what the user can mend, and `PointFailed` once all others are there.
     """
-    job = Jobs().prepare(config)
+    return made(Jobs().prepare(config))
+
+
+def made(job: Job) -> list[Point]:
+    """The points of a job, as `run` makes them."""
     outcome = make([job])
     for why in outcome.refused:
         raise UserError(why)

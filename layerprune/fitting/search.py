@@ -102,17 +102,19 @@ def search(
     keep: float,
     heal: Callable[[int], Margin],
     hear: Callable[[Belief, Mapping[int, Margin]], None] = lambda belief, healed: None,
+    known: Mapping[int, Margin] | None = None,
 ) -> tuple[Belief, dict[int, Margin]]:
     """What is thought in the end, and the margins of the candidates that were healed.
 
-    `heal` makes a candidate and says its margin; `hear` is told what is thought before each. The
-    same margins lead to the same candidates: a search that was stopped goes the same way again.
+    `heal` makes a candidate and says its margin; `hear` is told what is thought before each; `known`
+    are candidates that were healed before, and count. The same margins lead to the same candidates:
+    a search that was stopped goes the same way again.
     """
-    healed: dict[int, Margin] = {}
+    healed = dict(known or {})
     while True:
         belief = believe(unhealed, healed, dense, keep)
         hear(belief, healed)
-        if belief.ask is None or len(healed) == most_healings(len(unhealed)):
+        if belief.ask is None or len(healed) >= most_healings(len(unhealed)):
             return belief, healed
         healed[belief.ask] = heal(belief.ask)
 
