@@ -429,8 +429,8 @@ class ExportConfig:
     dtype: Dtype | None = None
     """Precision of the weights on disk; that of the original files if not given."""
     quantization: Quantization | None = None
-    """Form in which the checkpoint is meant to be loaded: its card says how, and `fit.memory` counts
-    with it. The weights on disk are not quantised."""
+    """Form in which the checkpoint is meant to be loaded: its card says how, and `fit.memory`
+    counts with it. The weights on disk are not quantised."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -438,8 +438,8 @@ class FitConfig:
     """A budget: given any of it, the smallest model within it is looked for."""
 
     keep: float | None = None
-    """Share of the dense model's margin over chance that has to stay, on `eval.tasks`: as many layers
-    go as that allows."""
+    """Share of the dense model's margin over chance that has to stay, on `eval.tasks`: as many
+    layers go as that allows."""
     memory: str | None = None
     """What the weights of the exported model may take at most, as in `6GiB`. Without `keep` no more
     layers go than that needs."""

@@ -37,7 +37,7 @@ class Size:
         return (parameters - self.outside) * each + self.outside * BYTES[self.dtype]
 
     @property
-    def bytes_N(self) -> list[float]:
+    def bytes_by_dropped(self) -> list[float]:
         """The same for each number of dropped layers, of which one is like another."""
         left = range(self.num_layers, 0, -1)
         return [self.bytes(self.outside + count * self.layer) for count in left]
@@ -103,7 +103,7 @@ def refuse_impossible(config: Config, size: Size | None, shape: Shape | None) ->
     """Raise `UserError`, with the nearest thing possible, for what not even one layer reaches."""
     fit = config.fit
     if fit.memory_bytes is not None and size is not None:
-        least_for_memory(fit, size, size.bytes_N)
+        least_for_memory(fit, size, size.bytes_by_dropped)
     if fit.speedup is not None and shape is not None and not config.eval.speed.rounds:
         least_for_speed(fit, ratios(shape, config.eval.speed.prompt_tokens), "operations")
 

@@ -29,8 +29,8 @@ class Fitted:
     form: str
     """That form."""
     speedup: float | None
-    """How many times fewer operations a token takes, or how many times as fast text is written where
-    that was measured; None where neither is known."""
+    """How many times fewer operations a token takes, or how many times as fast text is written
+    where that was measured; None where neither is known."""
     between: tuple[int, int] | None
     """The largest number of layers that keeps the budget, by 95 %."""
     candidates: tuple[int, ...]

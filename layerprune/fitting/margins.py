@@ -44,8 +44,8 @@ class Margins:
         if self.dense <= ENDS * error:
             raise UserError(
                 f"fit.keep: the dense model is {100 * self.dense:.1f} points over chance on "
-                f"{', '.join(self.tasks)}, plus or minus {100 * ENDS * error:.1f}: there is nothing "
-                "to keep. Ask questions that it can answer, or more of them."
+                f"{', '.join(self.tasks)}, plus or minus {100 * ENDS * error:.1f}: there is "
+                "nothing to keep. Ask questions that it can answer, or more of them."
             )
 
     def margin(self, entry: Entry, keep: float) -> Margin:

@@ -39,8 +39,8 @@ FOUND = "fit.json"
 def run(config: Config, hear: Callable[[Job], None] = lambda job: None) -> Fitted:
     """The smallest model within `config.fit`; `hear` is told of each job that makes points.
 
-    Raises `UserError` for a budget that cannot be met, with the nearest that can: before a weight is
-    read where the model's shape says so.
+    Raises `UserError` for a budget that cannot be met, with the nearest that can: before a weight
+    is read where the model's shape says so.
     """
     return _Fit(config, hear).run()
 
@@ -207,7 +207,8 @@ class _Fit:
         return UserError(
             f"fit.keep={self._fit.keep} with {because}: that needs {layers(least)} of "
             f"{self._num_layers} to go, and what is left keeps {spoken(kept)} of the margin over "
-            f"chance. Nearest are fit.keep={share}, or, without {layers(most.num_dropped)}, {nearest}."
+            f"chance. Nearest are fit.keep={share}, or, without {layers(most.num_dropped)}, "
+            f"{nearest}."
         )
 
     def _chosen(self, count: int, belief: Belief | None) -> Fitted:

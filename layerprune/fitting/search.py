@@ -4,14 +4,15 @@ A candidate is a number of layers n. What is known of it is a margin: by how muc
 budget, below 0 where it misses it. Margins of all un-healed cuts are known; a healed one costs
 minutes or hours, and has the noise of its questions.
 
-The search holds a belief about the whole healed curve, made of many curves: falls, flat at first and
-then down, through the budget after each n and more or less sharply, about which a curve has ups and
-downs of its own. None of them lies below the un-healed curve. At first each n is as likely to be the
-largest that meets the budget as its neighbour; what is measured makes some curves more likely, by
-how far they are from it in units of noise. What is healed next is the n that halves the belief about
-the largest one that meets the budget (Horstein, Sequential transmission using noiseless feedback,
-1963, which is bisection where answers may be wrong). One that misses it makes those beyond it less
-likely and not impossible: a dip, or bad luck, hides them no longer than there are healings left.
+The search holds a belief about the whole healed curve, made of many curves: falls, flat at first
+and then down, through the budget after each n and more or less sharply, about which a curve has
+ups and downs of its own. None of them lies below the un-healed curve. At first each n is as likely
+to be the largest that meets the budget as its neighbour; what is measured makes some curves more
+likely, by how far they are from it in units of noise. What is healed next is the n that halves the
+belief about the largest one that meets the budget (Horstein, Sequential transmission using
+noiseless feedback, 1963, which is bisection where answers may be wrong). One that misses it makes
+those beyond it less likely and not impossible: a dip, or bad luck, hides them no longer than there
+are healings left.
 
 Letters: N numbers of layers, from 0 to one less than there are; M healed ones; F falls; B drawn
 curves; Q questions. Nothing here is left to chance: draws are made by `SEED`.
@@ -106,9 +107,9 @@ def search(
 ) -> tuple[Belief, dict[int, Margin]]:
     """What is thought in the end, and the margins of the candidates that were healed.
 
-    `heal` makes a candidate and says its margin; `hear` is told what is thought before each; `known`
-    are candidates that were healed before, and count. The same margins lead to the same candidates:
-    a search that was stopped goes the same way again.
+    `heal` makes a candidate and says its margin; `hear` is told what is thought before each;
+    `known` are candidates that were healed before, and count. The same margins lead to the same
+    candidates: a search that was stopped goes the same way again.
     """
     healed = dict(known or {})
     while True:
