@@ -336,7 +336,7 @@ def _export(job: Job) -> None:
     for point in points:
         folder = job.store.point_folder(point.key)
         if not (folder / "model").is_dir():
-            export(job.source, point, folder, points)
+            export(job.source, point, folder, points, job.config.export)
             say(f"{folder / 'model'}: a checkpoint that transformers loads.")
 
 

@@ -376,8 +376,9 @@ class DataConfig:
     """Which text the distances and the held-out loss are measured on."""
 
     files: list[str] | None = None
-    """Text of the user's own: `.txt`, or `.jsonl` or `.parquet` with a field `text`; the prose that
-    ships with Python if nothing is given."""
+    """Text of the user's own: `.txt`, or `.jsonl` or `.parquet` with a field `text`, or with
+    conversations as `messages`, which the model's chat template writes; the prose that ships with
+    Python if nothing is given."""
     hub: str | None = None
     """A data set on the hub, or a folder of one; read as a stream."""
     config: str | None = None
@@ -385,6 +386,7 @@ class DataConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     field: str = "text"
+    """Of the data set's rows: text, or conversations."""
     healing_split: str = "train"
     heldout_split: str = "validation"
     """For distances, too; different documents, as long as they are not the same text."""

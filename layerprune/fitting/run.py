@@ -4,13 +4,19 @@ All that is measured are ordinary points of the study, which have records: what 
 and the report shows them.
 """
 
+import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from layerprune import pipeline, processes
+from layerprune.config.compose import compose
 from layerprune.config.schema import Config, Dtype, ExportConfig, FitConfig, HealConfig, SpeedConfig
 from layerprune.errors import UserError
+from layerprune.export import MODEL, export
 from layerprune.files import write_json
 from layerprune.fitting.budget import (
     Size,
@@ -27,9 +33,11 @@ from layerprune.fitting.budget import (
 from layerprune.fitting.fitted import Fitted, layers, spoken
 from layerprune.fitting.margins import Margins, accuracies
 from layerprune.fitting.search import Belief, Margin, most_healings, search
+from layerprune.fitting.verify import verify
 from layerprune.job import Job, Jobs
 from layerprune.model.precision import precision
 from layerprune.progress import say
+from layerprune.record.identity import plain
 from layerprune.report.entry import Entry, read_entry
 
 FOUND = "fit.json"
@@ -231,8 +239,60 @@ class _Fit:
         )
         for line in fitted.lines():
             say(line)
+        if self._config.export.format != "none":
+            fitted = self._exported(fitted)
         write_json(self._store.folder / FOUND, fitted.found())
         return fitted
+
+    def _exported(self, fitted: Fitted) -> Fitted:
+        """With the checkpoint: written, and asked some of the questions again."""
+        point, form = fitted.point, self._config.export
+        folder = self._store.point_folder(point.key)
+        said = " ".join(fitted.lines())
+        if _written(folder / MODEL) != (plain(asdict(form)), said):
+            # An older one was written in another form, or for another budget.
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            others = self._healed.values() if fitted.healed else self._curve
+            curve = [read for each in others if (read := self._store.read(each.key))]
+            export(self._source, point, folder, curve, form, said)
+        try:
+            same = verify(self._config, point, folder / MODEL, self._source.own_code)
+        except UserError:
+            shutil.rmtree(folder / MODEL)
+            raise
+        say(
+            f"{folder / MODEL}: a checkpoint that transformers loads. Asked {same[1]} of the "
+            f"questions in a fresh process, it gives {same[0]} of the same answers."
+        )
+        return replace(fitted, folder=folder / MODEL, same=same)
+
+
+def fit(
+    *overrides: str,
+    keep: float | None = None,
+    memory: str | None = None,
+    speedup: float | None = None,
+) -> Fitted:
+    """The smallest model within a budget, as `python main.py OVERRIDES fit.keep=...` finds it.
+
+    `overrides` are what the command line takes: `"model=custom"`, `"model.path=FOLDER"`, and so on.
+    Raises `UserError` for a budget that cannot be met.
+    """
+    asked = {"fit.keep": keep, "fit.memory": memory, "fit.speedup": speedup}
+    budget = [f"{key}={value}" for key, value in asked.items() if value is not None]
+    config = compose(*overrides, *budget)
+    if not config.fit.asked:
+        raise UserError("fit without a budget: give keep, memory or speedup.")
+    return run(config)
+
+
+def _written(folder: Path) -> tuple[Any, Any] | None:
+    """In which form a checkpoint is, and what its card says; None if there is none."""
+    try:
+        content = json.loads((folder / "layerprune.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content.get("export"), content.get("said")
 
 
 def _plain(config: Config) -> Config:
