@@ -463,7 +463,7 @@ class FitConfig:
         if self.keep is not None and not 0 < self.keep <= 1:
             nearest = "fit.keep=1, all of it" if self.keep > 1 else "a number above 0, such as 0.5"
             raise UserError(
-                f"fit.keep={self.keep}: it is a share of what the dense model has over chance; "
+                f"fit.keep={self.keep:g}: it is a share of what the dense model has over chance; "
                 f"the nearest that can be asked is {nearest}."
             )
         try:
@@ -474,7 +474,7 @@ class FitConfig:
             raise UserError(f"fit.memory={self.memory}: give a size such as 500MB or 6GiB.")
         if self.speedup is not None and not self.speedup > 1:
             raise UserError(
-                f"fit.speedup={self.speedup}: the dense model has 1; ask for more, such as 1.2."
+                f"fit.speedup={self.speedup:g}: the dense model has 1; ask for more, such as 1.2."
             )
 
 

@@ -91,9 +91,8 @@ def _streamed(config: DataConfig, path: str, render: Render) -> Text:
     """Healing text from one split, the rest from another; or all from the same."""
 
     def part(name: str, split: str) -> Stream:
-        return Stream(
-            name, stream(path, config.config, config.revision, split, config.field, render)
-        )
+        named = path, config.config, config.revision, split, config.field
+        return Stream(name, stream(*named, render))
 
     content = content_of(path, config.revision)
     named = (content, config.config, config.field, config.healing_split, config.heldout_split)

@@ -1,4 +1,4 @@
-"""Memory and speed by arithmetic, held against real models; what is impossible, and what is near."""
+"""Memory and speed by arithmetic, held against real models; what cannot be, and what is near."""
 
 import pytest
 import torch

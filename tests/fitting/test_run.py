@@ -1,7 +1,8 @@
-"""A whole search on a tiny model that knows something: points, resumption, conflicts, checkpoint."""
+"""A whole search on a tiny model that knows something: points, stops, conflicts, checkpoint."""
 
 import json
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def alphabet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alphabet")
     tokenizer = byte_tokenizer()
     model = tiny("llama", vocab_size=259, num_hidden_layers=LAYERS, max_position_embeddings=512)
-    pairs = [f"{a}>{b}" for a, b in zip(LETTERS, LETTERS[1:], strict=False)]
+    pairs = [f"{a}>{b}" for a, b in pairwise(LETTERS)]
     ids = torch.tensor(tokenizer(pairs)["input_ids"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
@@ -40,10 +41,10 @@ def alphabet(tmp_path_factory):
     rows = [
         {
             "question": f"{a}>",
-            "choices": [LETTERS[(at + 9) % 26], b, LETTERS[(at + 17) % 26]],
+            "choices": [(LETTERS * 2)[at + 9], b, (LETTERS * 2)[at + 17]],
             "answer": 1,
         }
-        for at, (a, b) in enumerate(zip(LETTERS, LETTERS[1:], strict=False))
+        for at, (a, b) in enumerate(pairwise(LETTERS))
     ]
     (tasks / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows * 4)))
     (tasks / "quiz.yaml").write_text(
@@ -59,9 +60,8 @@ def alphabet(tmp_path_factory):
         'target_delimiter: ""\n'
         "metric_list: [{metric: acc}]\n"
     )
-    (folder / "text.txt").write_text(
-        "\n\n".join(" ".join(pairs[at:] + pairs[:at]) for at in range(99))
-    )
+    lines = [" ".join(pairs[at % 25 :] + pairs[: at % 25]) + f" {at}" for at in range(99)]
+    (folder / "text.txt").write_text("\n\n".join(lines))
     return folder
 
 
