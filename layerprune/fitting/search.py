@@ -34,23 +34,30 @@ SEED = 0
 BEYOND = (0.25, 0.75)
 """A fall goes through the budget so far beyond the last n that meets it."""
 
-WIDTHS = 5
-"""Of falls: from a third of a layer to a quarter of all."""
+WIDTHS = 6
+"""Of falls: from a tenth of a layer to a quarter of all."""
 
-LEVELS = (0.94, 0.97, 1.0)
+LEVELS = (0.96, 0.98, 1.0)
 """What is left before a fall, of the dense margin: healing may cost some."""
 
 BUMPS = {0.01: 0.45, 0.03: 0.45, 0.1: 0.1}
 """Standard deviations of a curve's own ups and downs, as shares of the dense margin, and how likely
 each is thought to be."""
 
-REACH = 1.0
+REACH = 0.5
 """Over how many layers these are alike."""
+
+MISSED = 0.2
+"""Of the dense margin: a candidate that misses the budget by more says no more than one that misses
+it by this. Curves need not end at chance, as falls do."""
 
 HALVES = 1 / 3
 """An n so far beyond the un-healed curve, as a part of all layers, is half as likely."""
 
-SURE = 0.05
+PAST = 2
+"""Before the end, if one candidate alone has missed the budget, one so far beyond it is healed."""
+
+SURE = 0.02
 """The search ends where it is no likelier than this that a candidate which was not healed is the
 largest that meets the budget."""
 
@@ -132,12 +139,13 @@ def believe(
     floor = max((n for n, margin in enumerate(unhealed) if margin.value >= 0), default=0)
     known_M = np.array(sorted(healed), dtype=int)
     # From here on margins are shares of the dense one.
-    values_M = np.array([healed[n].value for n in known_M]) / dense
+    values_M = np.maximum([healed[n].value / dense for n in known_M], -MISSED)
     errors_MQ = (
         np.array([healed[n].errors_Q for n in known_M]).reshape(len(known_M), num_questions) / dense
     )
     falls_FN = np.maximum(
-        _falls(count, keep) - keep, np.array([margin.value for margin in unhealed]) / dense
+        _falls(count, keep) - keep,
+        np.maximum([margin.value / dense for margin in unhealed], -MISSED),
     )
     apart_NN = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
     alike_NN = np.exp(-0.5 * (apart_NN / REACH) ** 2)
@@ -164,7 +172,10 @@ def believe(
         meets_N += share_F @ _normal_cdf(mean_FN / np.sqrt(np.maximum(np.diag(left_NN), 1e-12)))
         last_N += share_F.sum() * _drawn_last(share_F, mean_FN, left_NN, floor, draws)
     answer = max([floor, *(int(n) for n in known_M if meets_N[n] >= 0.5)])
-    return Belief(meets_N, last_N, answer, _ask(last_N, floor, healed))
+    ask = _ask(last_N, floor, healed)
+    if ask is None:
+        ask = _beyond_a_dip([n for n in healed if n > answer], count)
+    return Belief(meets_N, last_N, answer, ask)
 
 
 @lru_cache(maxsize=2)
@@ -177,7 +188,7 @@ def _falls(count: int, keep: float) -> Floats:
     found = [np.exp(-n_N / 0.3)]  # nothing stays
     for last in range(1, count):
         for beyond in BEYOND:
-            for width in np.geomspace(0.3, count / 4, WIDTHS):
+            for width in np.geomspace(0.1, count / 4, WIDTHS):
                 for level in LEVELS:
                     at, left = (last + beyond) / width, keep / level
                     if left >= 1 or at + math.log(left) < 0.01:
@@ -224,6 +235,13 @@ def _ask(last_N: Floats, floor: int, healed: Mapping[int, Margin]) -> int | None
         return None
     beyond_N = np.cumsum(last_N[::-1])[::-1]  # that it is n or a larger one
     return min(open_, key=lambda n: (abs(beyond_N[n] - 0.5), -n))
+
+
+def _beyond_a_dip(missed: Sequence[int], count: int) -> int | None:
+    """What shows whether the only candidate that missed the budget stands in a dip."""
+    if len(missed) != 1 or missed[0] + PAST >= count:
+        return None
+    return missed[0] + PAST
 
 
 def _normal_cdf(values_FN: Floats) -> Floats:
