@@ -3,6 +3,7 @@
 By arithmetic: the weights of a model with n layers less, and the operations that a token takes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +119,8 @@ def least_for_memory(fit: FitConfig, size: Size, bytes_N: Sequence[float]) -> in
         fewer = "" if size.quantization else ", or export.quantization=nf4 with fewer bits"
         raise UserError(
             f"fit.memory={fit.memory}: embeddings, head and a single layer take "
-            f"{mebibytes(least)} in {size.form}. The nearest that can be asked is "
-            f"fit.memory={-(-int(least) // 2**20) + 1}MiB{fewer}."
+            f"{mebibytes(least)} or more in {size.form}. The nearest that can be asked is "
+            f"fit.memory={_at_least(least)}{fewer}."
         )
     return found
 
@@ -142,6 +143,11 @@ def least_for_speed(fit: FitConfig, ratio_N: Sequence[float], of: str) -> int:
 def mebibytes(size: float) -> str:
     """A size for people."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _at_least(size: float) -> str:
+    """A size that may be asked for, not below another."""
+    return f"{math.ceil(size / 2**20)}MiB" if size >= 2**20 else f"{math.ceil(size)}"
 
 
 def _first(count: int, meets: Callable[[int], bool]) -> int | None:

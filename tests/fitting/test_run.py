@@ -11,7 +11,9 @@ from tiny import byte_tokenizer, tiny
 import layerprune
 from layerprune import app, pipeline
 from layerprune.config.compose import compose
+from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError
+from layerprune.fitting.budget import size_of_folder
 from layerprune.fitting.run import FOUND, planned, run
 from layerprune.fitting.search import most_healings
 from layerprune.record.store import Store
@@ -139,13 +141,15 @@ def test_memory_and_speed_alone_heal_one_candidate(settings, tmp_path):
     assert now == before
 
 
-def test_budgets_that_exclude_each_other_are_named_with_what_is_near(settings, tmp_path):
-    config = compose(*settings("fit.keep=1", "fit.memory=70000"))
+def test_budgets_that_exclude_each_other_are_named_with_what_is_near(settings, alphabet, tmp_path):
+    size = size_of_folder(alphabet / "model", ExportConfig(format="hf"))
+    memory = f"fit.memory={int(size.bytes_by_dropped[LAYERS - 1]) + 1}"
+    config = compose(*settings("fit.keep=1", memory))
     with pytest.raises(UserError) as caught:
         run(config)
     said = str(caught.value)
     assert "\n" not in said
-    assert "fit.keep=1.0 with fit.memory=70000" in said
+    assert f"fit.keep=1.0 with {memory}" in said
     assert "Nearest are fit.keep=0." in said
     assert len(healed(tmp_path)) == 1, "that it cannot be was known after the first"
 
