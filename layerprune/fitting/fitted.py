@@ -13,6 +13,41 @@ from layerprune.report.statistics import Interval
 
 
 @dataclass(frozen=True)
+class Step:
+    """What is known of so many layers less."""
+
+    dropped: int
+    unhealed: Kept | None
+    healed: Kept | None
+    """None where it was not healed, or `fit.keep` was not asked for."""
+    likely: float | None
+    """The probability that it meets `fit.keep` once healed, by all that was healed."""
+    memory_bytes: float
+    speedup: float | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a task that is part of another has lost, in shares of its questions."""
+
+    task: str
+    num_questions: int
+    dense: float
+    chosen: float
+    interval: Interval
+    """Of the difference, by paired questions."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What two models write after the same text."""
+
+    prompt: str
+    dense: str
+    chosen: str
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The model that was chosen, and what is known of it."""
 
@@ -37,6 +72,12 @@ class Fitted:
     """Numbers of layers that were healed, in the order tried."""
     most: int
     """How many could have been."""
+    steps: tuple[Step, ...]
+    """From the dense model to the first cut beyond those that were tried."""
+    subjects: tuple[Subject, ...]
+    """Those that have lost most, first."""
+    samples: tuple[Sample, ...] = ()
+    """Where a checkpoint was written."""
     folder: Path | None = None
     """The checkpoint, if one was asked for."""
     same: tuple[int, int] | None = None

@@ -6,9 +6,10 @@ and the report shows them.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from layerprune.fitting.budget import (
     size_of_parameters,
     smallest_size,
 )
-from layerprune.fitting.fitted import Fitted, layers, spoken
+from layerprune.fitting.fitted import Fitted, Step, Subject, layers, spoken
 from layerprune.fitting.margins import Margins, accuracies
+from layerprune.fitting.samples import write_samples
 from layerprune.fitting.search import Belief, Margin, most_healings, search
 from layerprune.fitting.verify import verify
 from layerprune.job import Job, Jobs
@@ -39,9 +41,12 @@ from layerprune.model.precision import precision
 from layerprune.progress import say
 from layerprune.record.identity import plain
 from layerprune.report.entry import Entry, read_entry
+from layerprune.report.fit import FIT
+from layerprune.report.marks import marks_of
+from layerprune.report.statistics import compare
 
-FOUND = "fit.json"
-"""In a study's folder: what the last search found."""
+SAMPLES, BEGUN = 4, 24
+"""Texts that the dense and the chosen model go on with, and words of each that are given."""
 
 
 def run(config: Config, hear: Callable[[Job], None] = lambda job: None) -> Fitted:
@@ -77,7 +82,7 @@ class _Fit:
         self._makers = Jobs()
         refuse_impossible(config, smallest_size(config), shape_of(config))
         job = self._makers.prepare(_unhealed(self._plain))
-        self._source, self._store = job.source, job.store
+        self._source, self._store, self._text = job.source, job.store, job.text
         self._num_layers = job.source.num_layers
         self._shape = shape_of(config, job.source.folder)
         refuse_impossible(config, size_of_folder(job.source.folder, config.export), self._shape)
@@ -236,13 +241,39 @@ class _Fit:
             between=None if belief is None else belief.between,
             candidates=tuple(self._healed),
             most=most_healings(self._num_layers),
+            steps=tuple(self._steps(count, belief)),
+            subjects=tuple(self._subjects(entry)),
         )
         for line in fitted.lines():
             say(line)
         if self._config.export.format != "none":
             fitted = self._exported(fitted)
-        write_json(self._store.folder / FOUND, fitted.found())
+        write_json(self._store.folder / FIT, fitted.found())
         return fitted
+
+    def _steps(self, chosen: int, belief: Belief | None) -> Iterator[Step]:
+        farthest = max([chosen, *self._healed])
+        for count, entry in enumerate(self._curve[: farthest + 2]):
+            healed = self._healed.get(count)
+            kept = None if self._fit.keep is None else self._margins.kept
+            yield Step(
+                dropped=count,
+                unhealed=kept and kept(entry),
+                healed=kept and healed and kept(healed),
+                likely=None if belief is None or count == 0 else float(belief.meets_N[count]),
+                memory_bytes=self._bytes(entry),
+                speedup=self._speedup(entry),
+            )
+
+    def _subjects(self, entry: Entry) -> list[Subject]:
+        dense, found = self._curve[0], []
+        for task, of in entry.answers.items():
+            before, after = marks_of(dense, task), marks_of(entry, task)
+            if of.parent is None or before is None or after is None:
+                continue
+            interval = compare(before, after).interval
+            found.append(Subject(task, before.size, dense.right(task), entry.right(task), interval))
+        return sorted(found, key=lambda each: each.chosen - each.dense)
 
     def _exported(self, fitted: Fitted) -> Fitted:
         """With the checkpoint: written, and asked some of the questions again."""
@@ -257,6 +288,7 @@ class _Fit:
             export(self._source, point, folder, curve, form, said)
         try:
             same = verify(self._config, point, folder / MODEL, self._source.own_code)
+            samples = write_samples(self._prompts(), self._source, folder / MODEL, self._config)
         except UserError:
             shutil.rmtree(folder / MODEL)
             raise
@@ -264,7 +296,12 @@ class _Fit:
             f"{folder / MODEL}: a checkpoint that transformers loads. Asked {same[1]} of the "
             f"questions in a fresh process, it gives {same[0]} of the same answers."
         )
-        return replace(fitted, folder=folder / MODEL, same=same)
+        return replace(fitted, folder=folder / MODEL, same=same, samples=samples)
+
+    def _prompts(self) -> list[str]:
+        """How the first held-out texts begin."""
+        begun = (" ".join(text.split()[:BEGUN]) for text in self._text.heldout)
+        return list(islice(begun, SAMPLES))
 
 
 def fit(

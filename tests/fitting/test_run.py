@@ -14,9 +14,10 @@ from layerprune.config.compose import compose
 from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError
 from layerprune.fitting.budget import size_of_folder
-from layerprune.fitting.run import FOUND, planned, run
+from layerprune.fitting.run import planned, run
 from layerprune.fitting.search import most_healings
 from layerprune.record.store import Store
+from layerprune.report.fit import FIT, make_fit, read_fit
 
 LAYERS = 6
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -98,9 +99,17 @@ def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(set
     assert fitted.folder == tmp_path / "fit" / "points" / fitted.point.key / "model"
     card = (fitted.folder / "README.md").read_text()
     assert f"keeps {100 * fitted.kept.share:.1f} %" in card
-    found = json.loads((tmp_path / "fit" / FOUND).read_text())
+    found = json.loads((tmp_path / "fit" / FIT).read_text())
     assert found["point"] == fitted.point.key
     assert found["dropped"] == list(fitted.dropped)
+    assert [step.dropped for step in fitted.steps][: len(fitted.dropped) + 1] == list(
+        range(len(fitted.dropped) + 1)
+    )
+    assert len(fitted.samples) == 4
+    assert all(sample.dense and sample.chosen for sample in fitted.samples)
+    steps, samples = make_fit(read_fit(tmp_path / "fit"))  # it has no subjects
+    assert [row[0] for row in steps.rows if row[-1] == "chosen"] == [str(len(fitted.dropped))]
+    assert [row[0] for row in samples.rows] == [sample.prompt for sample in fitted.samples]
 
 
 def test_a_search_that_was_stopped_goes_on_and_finds_the_same(settings, tmp_path, monkeypatch):
