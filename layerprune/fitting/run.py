@@ -32,7 +32,7 @@ from layerprune.fitting.budget import (
     smallest_size,
 )
 from layerprune.fitting.fitted import Fitted, Step, Subject, layers, spoken
-from layerprune.fitting.margins import Margins, accuracies
+from layerprune.fitting.margins import Kept, Margins, accuracies
 from layerprune.fitting.samples import write_samples
 from layerprune.fitting.search import Belief, Margin, most_healings, search
 from layerprune.fitting.verify import verify
@@ -118,6 +118,10 @@ class _Fit:
     def _margin(self, entry: Entry) -> Margin:
         assert self._fit.keep is not None
         return self._margins.margin(entry, self._fit.keep)
+
+    def _kept(self, entry: Entry | None) -> Kept | None:
+        """What a point keeps, if that is asked for and there is one."""
+        return None if entry is None or self._fit.keep is None else self._margins.kept(entry)
 
     @cached_property
     def _floor(self) -> int:
@@ -233,7 +237,7 @@ class _Fit:
             point=point,
             dropped=entry.dropped,
             healed=entry.healing is not None,
-            kept=None if self._fit.keep is None else self._margins.kept(entry),
+            kept=self._kept(entry),
             accuracies=accuracies(entry, heads),
             memory=(self._bytes(entry), self._bytes(self._curve[0])),
             form=self._size.form,
@@ -254,12 +258,10 @@ class _Fit:
     def _steps(self, chosen: int, belief: Belief | None) -> Iterator[Step]:
         farthest = max([chosen, *self._healed])
         for count, entry in enumerate(self._curve[: farthest + 2]):
-            healed = self._healed.get(count)
-            kept = None if self._fit.keep is None else self._margins.kept
             yield Step(
                 dropped=count,
-                unhealed=kept and kept(entry),
-                healed=kept and healed and kept(healed),
+                unhealed=self._kept(entry),
+                healed=self._kept(self._healed.get(count)),
                 likely=None if belief is None or count == 0 else float(belief.meets_N[count]),
                 memory_bytes=self._bytes(entry),
                 speedup=self._speedup(entry),

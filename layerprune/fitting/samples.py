@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -27,7 +28,7 @@ def write_samples(
 
 def _written(prompts: Sequence[str], folder: Path, own_code: bool, config: Config) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=own_code)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.model.dtype.value), trust_remote_code=own_code
     ).to(torch_device(config.runtime.device))
     texts = []
@@ -43,7 +44,7 @@ def _written(prompts: Sequence[str], folder: Path, own_code: bool, config: Confi
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
         )
         new_T = ids_BT[0, given["input_ids"].shape[1] :]
-        texts.append(tokenizer.decode(new_T, skip_special_tokens=True))
+        texts.append(str(tokenizer.decode(new_T, skip_special_tokens=True)))
     del model
     gc.collect()
     return texts

@@ -80,7 +80,7 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         seen = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it has no points"
         names = " and ".join(map(str, studies))
         raise UserError(f"{names} holds no record that can be read ({seen}).")
-    searches = [found for study in studies if (found := read_fit(study)) is not None]
+    searches = [search for study in studies if (search := read_fit(study)) is not None]
     curves = make_curves(entries.values())
     tasks = make_tasks(curves)
     return Report(
@@ -92,7 +92,7 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         written=[],
         skipped=skipped,
         failed=failed,
-        fitted=[table for found in searches for table in make_fit(found)],
+        fitted=[table for search in searches for table in make_fit(search)],
     )
 
 
