@@ -25,6 +25,7 @@ BY_HAND = {
     "demo": "demo",
     "demo_healed": "demo",
     "eval_text": "eval_text",
+    "fit": "fit",
     "predictor": "predictor",
     "quantisation": "quantisation",
     "recipes": "healing",

@@ -3,20 +3,23 @@
 import layerprune
 model = layerprune.drop_layers(model, [21, 22, 23])
 distances = layerprune.profile(model, tokenizer, texts)
+fitted = layerprune.fit("model=custom", "model.path=FOLDER", "heal=lora", "export=hf", keep=0.95)
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerprune.fitting.run import fit
     from layerprune.model.stack import UnsupportedArchitecture
     from layerprune.model.surgery import drop_layers
     from layerprune.similarity.states import profile
 
-__all__ = ["UnsupportedArchitecture", "drop_layers", "profile"]
+__all__ = ["UnsupportedArchitecture", "drop_layers", "fit", "profile"]
 
 _HOMES = {
     "UnsupportedArchitecture": "layerprune.model.stack",
     "drop_layers": "layerprune.model.surgery",
+    "fit": "layerprune.fitting.run",
     "profile": "layerprune.similarity.states",
 }
 

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,11 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config.compose import conf_dir, explain, job_key, typed
-from layerprune.errors import UserError
+from layerprune.errors import PointFailed, UserError
 from layerprune.grid import Grid
 from layerprune.progress import console, say
 
 if TYPE_CHECKING:
+    from layerprune.config.schema import Config
     from layerprune.job import Job
     from layerprune.todo import Outcome
 
@@ -108,6 +109,8 @@ def _look(sweep: list[DictConfig]) -> list[int]:
     with console.status("Loading PyTorch and lm-eval ..."):
         from layerprune.job import prepare_all  # only now: `--help` is quick
         from layerprune.study import watched
+    if any(config.fit.asked for config in configs):
+        raise UserError("fit looks for one model: leave -m out.")
     jobs, more = prepare_all(configs)
     refused |= dict.fromkeys(more)
     if refused:
@@ -143,8 +146,10 @@ def _job(composed: DictConfig) -> "Outcome":
             return outcome
         if key in _run.jobs:
             outcome = pipeline.make(_with_siblings(key))
+        elif (config := typed(composed)).fit.asked:
+            _fit(config)
         else:
-            job = _run.jobs[key] = Jobs().prepare(typed(composed))
+            job = _run.jobs[key] = Jobs().prepare(config)
             alone = HydraConfig.get().mode is RunMode.RUN
             if job.config.dry_run:
                 _show_grid([job])
@@ -167,6 +172,24 @@ def _job(composed: DictConfig) -> "Outcome":
         _forget(Path(HydraConfig.get().runtime.output_dir))
     _run.hear(outcome)
     return outcome
+
+
+def _fit(config: "Config") -> None:
+    """Look for the smallest model within a budget; its points are shown as those of any job."""
+    from layerprune.fitting.run import planned, run
+
+    if config.dry_run:
+        _show_grid(planned(config))
+        _forget(Path(HydraConfig.get().runtime.output_dir))
+        return
+
+    def hear(job: "Job") -> None:
+        _run.jobs[f"fit {len(_run.jobs)}"] = job
+        if not job.done:
+            _announce([job])
+
+    with suppress(PointFailed):  # told of below, like any point without a record
+        run(config, hear)
 
 
 def _with_siblings(key: str) -> "list[Job]":

@@ -1,15 +1,17 @@
 """What a job is about to do, known before a weight is loaded: its points, each by its key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from layerprune.config.schema import Config, DataConfig, ModelConfig
+from layerprune.data.hub import Render
 from layerprune.data.text import Text, read, unread
 from layerprune.errors import UserError
 from layerprune.evaluate.harness import Questions
+from layerprune.model.load import conversations
 from layerprune.model.source import NOT_HERE, Source, described, locate
 from layerprune.plan import GREEDY, STRATEGIES
 from layerprune.plan.target import Target, targets
@@ -102,14 +104,22 @@ class Jobs:
                 f"eval.speed.rounds={config.eval.speed.rounds} with heal={config.heal.recipe}: "
                 "healing changes no speed; measure it with heal=none."
             )
-        cache = Path(config.runtime.outputs) / "cache"
+        folder = Path(config.runtime.outputs) / "cache"
         questions = self._once(config.eval, lambda: Questions(config.eval))
         # A dry run of a model whose shape is known needs none of its files, and none of the text.
         planned = config.dry_run and config.model.shape is not None
-        text = self._once((config.data, planned), lambda: _text(config.data, planned))
-        source = self._once(
-            (config.model, cache, planned), lambda: _source(config.model, cache, planned)
-        )
+
+        def find() -> Source:
+            found: Source = self._once(
+                (config.model, folder, planned), lambda: _source(config.model, folder, planned)
+            )
+            return found
+
+        # What a conversation is as text, its model says: found now only if there is one.
+        data = config.data
+        model = None if data.files is None and data.hub is None else config.model
+        text = self._once((data, planned, model), lambda: _text(data, planned, find))
+        source = find()
         if source.window is not None and config.data.sequence_length > source.window:
             raise UserError(
                 f"data.sequence_length={config.data.sequence_length}: "
@@ -149,9 +159,13 @@ def _source(config: ModelConfig, cache: Path, planned: bool) -> Source:
         return described(config)
 
 
-def _text(config: DataConfig, planned: bool) -> Text:
+def _text(config: DataConfig, planned: bool, find: Callable[[], Source]) -> Text:
+    @cache
+    def template() -> Render:
+        return conversations(find())
+
     try:
-        return read(config)
+        return read(config, lambda turns: template()(turns))
     except UserError:
         if planned and config.hub is not None:
             return unread(config)

@@ -52,7 +52,11 @@ def run(config: Config) -> list[Point]:
 
     Raises `UserError` for what the user can mend, and `PointFailed` once all others are there.
     """
-    job = Jobs().prepare(config)
+    return made(Jobs().prepare(config))
+
+
+def made(job: Job) -> list[Point]:
+    """The points of a job, as `run` makes them."""
     outcome = make([job])
     for why in outcome.refused:
         raise UserError(why)
@@ -333,7 +337,7 @@ def _export(job: Job) -> None:
     for point in points:
         folder = job.store.point_folder(point.key)
         if not (folder / "model").is_dir():
-            export(job.source, point, folder, points)
+            export(job.source, point, folder, points, job.config.export)
             say(f"{folder / 'model'}: a checkpoint that transformers loads.")
 
 

@@ -269,3 +269,24 @@ def test_a_card_shows_the_curve_that_its_point_is_of(tiny_folder, tiny_tasks, tm
             assert f"| {each.num_dropped} | {each.plan['fraction']:.3f} |" in words
             assert f"| {each.loss['nats']:.3f} |" in words
         assert str(tmp_path) not in words
+
+
+def test_a_checkpoint_is_written_in_the_precision_that_was_asked_for(
+    tiny_folder, tiny_tasks, tmp_path
+):
+    config = settings(
+        tiny_folder, tiny_tasks, tmp_path, "lora", LAYERS,
+        "export.dtype=bfloat16", "export.quantization=nf4",
+    )  # fmt: skip
+    _, folder = exported(config)
+    found = tensors(folder / "model")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    model = drop_layers(load(locate(config.model, tmp_path), None, "cpu").model, [3, 4, 5])
+    merged = PeftModel.from_pretrained(model, str(folder / "adapter")).merge_and_unload()
+    for name, weight in merged.state_dict().items():  # merged first, rounded once
+        if name in found:
+            assert torch.equal(found[name], weight.to(torch.bfloat16)), name
+    words = (folder / "model" / "README.md").read_text()
+    assert "the weights here are in bfloat16" in words
+    assert 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"' in words
+    assert "quantization_config" not in (folder / "model" / "config.json").read_text()

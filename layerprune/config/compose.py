@@ -29,6 +29,7 @@ def _register() -> None:
     ConfigStore.instance().store(name="base_root", node=Config)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
     OmegaConf.register_new_resolver("remainder", int.__mod__, replace=True)
+    OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 
 def compose(*overrides: str) -> Config:
@@ -72,6 +73,11 @@ def job_key(composed: DictConfig) -> str:
 
 def _job_key(*, _root_: DictConfig) -> str:
     return job_key(_root_)
+
+
+def _unless(value: object, *others: object) -> object:
+    """A value for where nothing else is given."""
+    return value if all(other is None for other in others) else None
 
 
 def typed(composed: DictConfig) -> Config:

@@ -376,8 +376,9 @@ class DataConfig:
     """Which text the distances and the held-out loss are measured on."""
 
     files: list[str] | None = None
-    """Text of the user's own: `.txt`, or `.jsonl` or `.parquet` with a field `text`; the prose that
-    ships with Python if nothing is given."""
+    """Text of the user's own: `.txt`, or `.jsonl` or `.parquet` with a field `text`, or with
+    conversations as `messages`, which the model's chat template writes; the prose that ships with
+    Python if nothing is given."""
     hub: str | None = None
     """A data set on the hub, or a folder of one; read as a stream."""
     config: str | None = None
@@ -385,6 +386,7 @@ class DataConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     field: str = "text"
+    """Of the data set's rows: text, or conversations."""
     healing_split: str = "train"
     heldout_split: str = "validation"
     """For distances, too; different documents, as long as they are not the same text."""
@@ -426,6 +428,54 @@ class ExportConfig:
     """In which form the pruned model is kept."""
 
     format: str = MISSING
+    dtype: Dtype | None = None
+    """Precision of the weights on disk; that of the original files if not given."""
+    quantization: Quantization | None = None
+    """Form in which the checkpoint is meant to be loaded: its card says how, and `fit.memory`
+    counts with it. The weights on disk are not quantised."""
+
+
+@dataclass(kw_only=True, slots=True)
+class FitConfig:
+    """A budget: given any of it, the smallest model within it is looked for."""
+
+    keep: float | None = None
+    """Share of the dense model's margin over chance that has to stay, on `eval.tasks`: as many
+    layers go as that allows."""
+    memory: str | None = None
+    """What the weights of the exported model may take at most, as in `6GiB`. Without `keep` no more
+    layers go than that needs."""
+    speedup: float | None = None
+    """How many times fewer operations a token has to take; how many times as fast text has to be
+    written, where `eval.speed.rounds` measures that."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a budget."""
+        return (self.keep, self.memory, self.speedup) != (None, None, None)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as a number."""
+        return None if self.memory is None else num_bytes(self.memory)
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and not 0 < self.keep <= 1:
+            nearest = "fit.keep=1, all of it" if self.keep > 1 else "a number above 0, such as 0.5"
+            raise UserError(
+                f"fit.keep={self.keep:g}: it is a share of what the dense model has over chance; "
+                f"the nearest that can be asked is {nearest}."
+            )
+        try:
+            enough = self.memory_bytes is None or self.memory_bytes > 0
+        except ValueError:
+            enough = False
+        if not enough:
+            raise UserError(f"fit.memory={self.memory}: give a size such as 500MB or 6GiB.")
+        if self.speedup is not None and not self.speedup > 1:
+            raise UserError(
+                f"fit.speedup={self.speedup:g}: the dense model has 1; ask for more, such as 1.2."
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -480,6 +530,7 @@ class Config:
     data: DataConfig = MISSING
     tracker: TrackerConfig = MISSING
     export: ExportConfig = MISSING
+    fit: FitConfig = field(default_factory=FitConfig)
     runtime: RuntimeConfig = MISSING
 
     def __post_init__(self) -> None:
@@ -498,6 +549,7 @@ class Config:
         self._check_calibration()
         self._check_quantization()
         self._check_device_map()
+        self._check_fit()
         if "targets" in HEAL_KEYS[self.heal.recipe] and self.heal.targets is None:
             # Not interpolated in YAML: OmegaConf cannot refer to a list that is null.
             self.heal.targets = self.model.healing.targets
@@ -556,4 +608,24 @@ class Config:
             raise UserError(
                 "metric=taylor takes gradients of a model that is in one place: "
                 "leave runtime.device_map out."
+            )
+
+    def _check_fit(self) -> None:
+        """What a search for the smallest model decides by itself, and what it needs."""
+        hinted = self.export.dtype or self.export.quantization
+        if not self.fit.asked:
+            if hinted and self.export.format == "none":
+                raise UserError(
+                    "export.dtype and export.quantization say in which form a checkpoint is: "
+                    "add export=hf."
+                )
+            return
+        if self.prune.layers is not None or self.prune.fraction != DEFAULT_FRACTIONS:
+            raise UserError(
+                "fit decides how many layers go: leave prune.fraction and prune.layers out."
+            )
+        if self.fit.keep is not None and not self.eval.tasks:
+            raise UserError(
+                f"fit.keep={self.fit.keep}: there are no questions, "
+                "add eval.tasks=[NAME] to the command."
             )

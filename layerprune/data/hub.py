@@ -8,6 +8,12 @@ from typing import Any
 
 from layerprune.errors import UserError
 
+Turns = list[dict[str, str]]
+"""A conversation: each turn with its `role` and `content`."""
+
+Render = Callable[[Turns], str]
+"""Writes a conversation as a model reads it."""
+
 SHARES = {"calibration": (0, 20), "heldout": (20, 40), "healing": (40, 100)}
 """Of a hundred, by a document's hash: which documents a part may have. A document that stands in
 two splits, or twice in one, is in one part all the same."""
@@ -25,10 +31,13 @@ class Stream:
         return (text for text in self.open() if low <= _hundredth(text) < high)
 
 
-def stream(path: str, config: str | None, revision: str | None, split: str, field: str) -> Any:
+def stream(
+    path: str, config: str | None, revision: str | None, split: str, field: str, render: Render
+) -> Any:
     """A function that goes through the texts of one split of a data set from its start.
 
-    Raises `UserError` where there is no such data set, split or field.
+    Where the field has conversations, `render` writes them. Raises `UserError` where there is no
+    such data set, split or field.
     """
 
     def texts() -> Iterator[str]:
@@ -39,13 +48,16 @@ def stream(path: str, config: str | None, revision: str | None, split: str, fiel
                 path, config, revision=revision, split=split, streaming=True
             )
             for row in rows:
-                text = row[field]
+                found = row[field]
+                text = render(found) if found and isinstance(found, list) else found
                 if text and not text.isspace():
                     yield text
         except KeyError:
             raise UserError(
                 f"data.field={field}: {path} has the fields {', '.join(row)}."
             ) from None
+        except UserError:
+            raise
         except Exception as error:  # each data set has its own ways to fail
             reason = " ".join(str(error).split())
             raise UserError(f"data.hub={path} ({split}) cannot be read: {reason}") from error

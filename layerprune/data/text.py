@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerprune.config.schema import DataConfig
-from layerprune.data.hub import Stream, content_of, stream
+from layerprune.data.hub import Render, Stream, Turns, content_of, stream
 from layerprune.errors import UserError
 
 PIECE_CHARS = 4000
 """Longer documents of a user's are cut at paragraph borders into pieces of about this size, so
 that a single long file can be dealt to all three parts."""
+
+FIELDS = ("text", "messages")
+"""Of a row: a document, or a conversation."""
 
 CALIBRATION_SHARE = 0.2
 HELDOUT_SHARE = 0.2
@@ -38,17 +41,25 @@ class Text:
     """Sixteen hex digits of a hash of all three parts, or of what names a data set's content."""
 
 
-def read(config: DataConfig) -> Text:
+def no_template(turns: Turns) -> str:
+    """What conversations are where no model says how it writes them: refused."""
+    raise UserError("data: there are conversations in it, and no model to write them for.")
+
+
+def read(config: DataConfig, render: Render = no_template) -> Text:
     """The text that `data` names, dealt to its three parts.
 
-    Raises `UserError` for a file that is missing, empty or of an unknown kind.
+    `render` writes a conversation in a model's own form. Raises `UserError` for a file that is
+    missing, empty or of an unknown kind.
     """
     if config.hub is not None:
-        return _streamed(config, config.hub)
+        return _streamed(config, config.hub, render)
     if config.files is None:
         return deal(_embedded_documents())
-    documents = [piece for name in config.files for piece in _file_documents(Path(name))]
-    return deal(_without_repeats(documents))
+    rows = [row for name in config.files for row in _file_rows(Path(name))]
+    pieces = [piece for row in rows if isinstance(row, str) for piece in _pieces(row)]
+    # Conversations stay whole: what opens a turn, closes it.
+    return deal([*_without_repeats(pieces), *(render(r) for r in rows if not isinstance(r, str))])
 
 
 def unread(config: DataConfig) -> Text:
@@ -76,11 +87,12 @@ def deal(documents: Iterable[str]) -> Text:
     )
 
 
-def _streamed(config: DataConfig, path: str) -> Text:
+def _streamed(config: DataConfig, path: str, render: Render) -> Text:
     """Healing text from one split, the rest from another; or all from the same."""
 
     def part(name: str, split: str) -> Stream:
-        return Stream(name, stream(path, config.config, config.revision, split, config.field))
+        named = path, config.config, config.revision, split, config.field
+        return Stream(name, stream(*named, render))
 
     content = content_of(path, config.revision)
     named = (content, config.config, config.field, config.healing_split, config.heldout_split)
@@ -114,9 +126,9 @@ def _without_repeats(documents: Iterable[str]) -> list[str]:
     return kept
 
 
-def _file_documents(path: Path) -> list[str]:
+def _file_rows(path: Path) -> list[str | Turns]:
     if path.suffix == ".parquet":
-        return [piece for document in _parquet_documents(path) for piece in _pieces(document)]
+        return _parquet_rows(path)
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -126,49 +138,66 @@ def _file_documents(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise UserError(f"data.files: {path} is not UTF-8 text.") from None
     if path.suffix == ".txt":
-        documents = [content]
+        rows: list[str | Turns] = [content]
     elif path.suffix == ".jsonl":
-        documents = _jsonl_documents(path, content)
+        rows = _jsonl_rows(path, content)
     else:
         raise UserError(f"data.files: {path}: use a .txt, a .jsonl or a .parquet file.")
-    pieces = [piece for document in documents for piece in _pieces(document)]
-    if not pieces:
+    if all(isinstance(row, str) and not row.strip() for row in rows):
         raise UserError(f"data.files: {path} has no text in it.")
-    return pieces
+    return rows
 
 
-def _parquet_documents(path: Path) -> list[str]:
+def _parquet_rows(path: Path) -> list[str | Turns]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        column = parquet.read_table(path, columns=["text"]).column("text")
+        names = set(parquet.read_schema(path).names)
+        field = next(name for name in FIELDS if name in names)
+        column = parquet.read_table(path, columns=[field]).column(field)
     except FileNotFoundError:
         raise UserError(f"data.files: {path} does not exist.") from None
-    except (KeyError, pyarrow.ArrowInvalid):
-        raise UserError(f"data.files: {path} is no parquet file with a column `text`.") from None
-    documents = [text for text in column.to_pylist() if isinstance(text, str) and text.strip()]
-    if not documents:
+    except (StopIteration, pyarrow.ArrowInvalid):
+        raise UserError(
+            f"data.files: {path} is no parquet file with a column `text` or `messages`."
+        ) from None
+    rows = [row for row in column.to_pylist() if _is_text(row) or _is_conversation(row)]
+    if not rows:
         raise UserError(f"data.files: {path} has no text in it.")
-    return documents
+    return rows
 
 
-def _jsonl_documents(path: Path, content: str) -> list[str]:
-    documents = []
+def _jsonl_rows(path: Path, content: str) -> list[str | Turns]:
+    rows: list[str | Turns] = []
     # Not splitlines: JSON may hold a raw U+2028 inside a string.
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            document = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError):
-            document = None
-        if not isinstance(document, str):
+            found = json.loads(line)
+            row = next(found[field] for field in FIELDS if field in found)
+        except (ValueError, StopIteration, TypeError):
+            row = None
+        if not isinstance(row, str) and not _is_conversation(row):
             raise UserError(
-                f'data.files: {path}, line {number} is not an object like {{"text": "..."}}.'
+                f'data.files: {path}, line {number} is not an object like {{"text": "..."}} or '
+                '{"messages": [{"role": "user", "content": "..."}, ...]}.'
             )
-        documents.append(document)
-    return documents
+        rows.append(row)
+    return rows
+
+
+def _is_text(row: object) -> bool:
+    return isinstance(row, str) and bool(row.strip())
+
+
+def _is_conversation(row: object) -> bool:
+    return (
+        isinstance(row, list)
+        and bool(row)
+        and all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in row)
+    )
 
 
 def _pieces(document: str) -> list[str]:

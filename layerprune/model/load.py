@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pickle import UnpicklingError
@@ -85,6 +85,25 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer in `source`. Raises `UserError` where there is none."""
     with _translated(source):
         return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+
+
+def conversations(source: Source) -> Callable[[list[dict[str, str]]], str]:
+    """Writes a conversation in the model's own form. Raises `UserError` if it has none."""
+    tokenizer = load_tokenizer(source)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            f"data: there are conversations in it, and {source.name} has no chat template. "
+            "Give text."
+        )
+
+    def render(turns: list[dict[str, str]]) -> str:
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False))
+        except Exception as error:  # templates are programs, and refuse in their own ways
+            reason = " ".join(str(error).split())
+            raise UserError(f"data: a conversation cannot be written: {reason}") from error
+
+    return render
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Records on disk as tables, curves and one page: a view that can be made again at any time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerprune.report.critical import Critical
     from layerprune.report.curves import Curve, Task
     from layerprune.report.pictures import Drawing, Drawn, Picture
+    from layerprune.report.texts import TextTable
     from layerprune.similarity.profile import Profile
 
 __all__ = ["Report", "draw", "read", "read_entries", "read_profiles", "show"]
@@ -39,6 +40,8 @@ class Report:
     """What could not be read: a line for each, with the reason."""
     failed: list[str]
     """Points that came to nothing: a line for each, with the reason."""
+    fitted: "list[TextTable]" = field(default_factory=list)
+    """Of the last search for the smallest model within a budget, if there was one."""
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -55,10 +58,12 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     from layerprune.record.store import Store
     from layerprune.report.critical import make_critical
     from layerprune.report.curves import make_curves, make_tasks
+    from layerprune.report.fit import FIT, make_fit
 
     entries: dict[str, Entry] = {}
     profiles: dict[str, tuple[str, Profile]] = {}
     skipped, failed = [], []
+    fitted: list[TextTable] = []
     for study in studies:
         if not study.is_dir():
             raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
@@ -69,6 +74,10 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         profiles = {**{each[1].key: each for each in matrices}, **profiles}
         said = [f"{path.parent.name}: {why}\n  {path.with_name('traceback.txt')} says where."
                 for path, why in store.failures()]  # fmt: skip
+        try:
+            fitted += make_fit(study)
+        except (ValueError, OSError) as error:
+            lost.append(f"{FIT}: {error}: how it was chosen is not shown")
         several = f"{study}: " if len(studies) > 1 else ""
         skipped += [f"{several}{line}" for line in bad + lost]
         failed += [f"{several}{line}" for line in said]
@@ -87,6 +96,7 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         written=[],
         skipped=skipped,
         failed=failed,
+        fitted=fitted,
     )
 
 
@@ -123,6 +133,7 @@ def _write(report: Report, drawing: "Drawing") -> Report:
         healed=make_healed(curves, tasks),
         sped=make_sped(curves),
         critical=report.critical,
+        fitted=report.fitted,
         grids=make_grids(curves, tasks, WIDTH),
         made=making(curves, report.profiles),
     )
@@ -186,6 +197,7 @@ def show(report: Report, text_curves: bool = False) -> None:
     from rich.text import Text
 
     from layerprune.report.critical import fitted
+    from layerprune.report.fit import SAMPLES
     from layerprune.report.healed import make_healed
     from layerprune.report.making import BLOCKS, agreements
     from layerprune.report.sped import make_sped
@@ -209,6 +221,9 @@ def show(report: Report, text_curves: bool = False) -> None:
         console.print(f"The tables of {num_points:,} points are in the page; --text prints them.\n")
     if report.critical is not None:
         show_table(console, fitted(report.critical, console.width))
+    for texts in report.fitted:
+        if texts.title != SAMPLES:  # they are to be read side by side
+            show_table(console, texts)
     for line in agreements(report.profiles):
         console.print(Text(f"{BLOCKS.capitalize()}: {line}\n"))
     if text_curves:

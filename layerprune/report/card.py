@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from layerprune.config.schema import ExportConfig, Quantization
 from layerprune.record.point import Point
 from layerprune.report.entry import ranges
 
@@ -19,12 +20,10 @@ Decoder layers {dropped} (counted from 0) are dropped{healed}; {parameters:,} pa
 It is a checkpoint like any other:
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+{loading}
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
-
+{said}
 ## What it costs
 
 {scores}
@@ -37,7 +36,7 @@ of guessing evenly.
 ## How it was made
 
 Layers were chosen by `prune={strategy}` with `metric={metric}`: {reason}. Asked and measured in \
-{precision}; the weights here are in the precision of the original files. `layerprune.json` has \
+{precision}; the weights here are in {on_disk}. `layerprune.json` has \
 the plan, all scores and the versions of what was used ({versions}).
 
 The method is that of Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers" \
@@ -45,8 +44,40 @@ The method is that of Gromov et al., "The Unreasonable Ineffectiveness of the De
 """
 
 
-def card(point: Point, curve: Sequence[Point]) -> str:
-    """Markdown with the numbers of `point`, and of the other points of its curve."""
+LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
+
+LOADING_IN_FEW_BITS = """from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+
+quantization = BitsAndBytesConfig({arguments})
+model = AutoModelForCausalLM.from_pretrained("FOLDER", quantization_config=quantization)"""
+
+BITS = {
+    Quantization.nf4: (
+        'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
+    ),
+    Quantization.int8: "load_in_8bit=True",
+}
+"""Arguments of transformers' `BitsAndBytesConfig`."""
+
+
+def card(
+    point: Point, curve: Sequence[Point], form: ExportConfig | None = None, said: str = ""
+) -> str:
+    """Markdown with the numbers of `point`, and of the other points of its curve.
+
+    `form` is that of the weights, and the one that they are meant to be loaded in; `said` is a
+    paragraph of its own.
+    """
+    form = form or ExportConfig(format="hf")
+    loading = LOADING
+    if form.quantization is not None:
+        loading = LOADING_IN_FEW_BITS.format(arguments=BITS[form.quantization])
     versions = point.provenance["versions"]
     return CARD.format(
         name=point.model["name"],
@@ -55,6 +86,9 @@ def card(point: Point, curve: Sequence[Point]) -> str:
         dropped=ranges(point.plan["dropped"]),
         healed=_healed(point),
         parameters=point.model["parameters_kept"],
+        loading=loading,
+        said=f"\n{said}\n" if said else "",
+        on_disk="the precision of the original files" if form.dtype is None else form.dtype.value,
         scores=_scores(point),
         nats=point.loss["nats"],
         normalised=point.loss["normalised"],

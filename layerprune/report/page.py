@@ -39,6 +39,7 @@ def make_page(
     healed: TextTable | None,
     sped: TextTable | None,
     critical: TextTable | None,
+    fitted: Sequence[TextTable],
     grids: Sequence[Grid],
     made: Sequence[tuple[str, Sequence[str]]],
 ) -> str:
@@ -52,8 +53,15 @@ def make_page(
     under = {} if healed is None else {HEALING: _texts(healed, GIVEN, under=True)}
     if sped is not None:
         under[SPEED] = _texts(sped, FASTER, under=True)
+    choice = [
+        f'<section id="fit-{at}">\n<h2>{escape(table.title)}</h2>\n{_texts(table, table.title)}'
+        "</section>\n"
+        for at, table in enumerate(fitted)
+    ]
     parts = [_figure(each, under.pop(each.figure.name, "")) for each in pictures]
-    targets = [(each.figure.name, each.figure.title) for each in pictures]
+    parts = [*choice, *parts]
+    targets = [(f"fit-{at}", table.title) for at, table in enumerate(fitted)]
+    targets += [(each.figure.name, each.figure.title) for each in pictures]
     # Healed without training: there is no figure to stand under.
     if healed is not None and HEALING in under:
         head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'

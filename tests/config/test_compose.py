@@ -34,7 +34,9 @@ def test_no_yaml_names_code_to_run():
 
 def test_groups_are_those_of_the_schema():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")} - {"experiment"}
-    assert groups - {"launcher"} == set(Config.__dataclass_fields__) - {"study", "seed", "dry_run"}
+    assert groups - {"launcher"} == set(Config.__dataclass_fields__) - {
+        "study", "seed", "dry_run", "fit",
+    }  # fmt: skip
 
 
 def test_a_fraction_is_a_number_or_a_list():
@@ -49,6 +51,12 @@ def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
     assert compose("experiment=demo").study == "demo"
     assert len(compose("experiment=demo").prune.fraction) == 30
     assert compose("experiment=demo", "study=mine", "eval.limit=3").eval.limit == 3
+
+
+def test_the_budget_of_a_preset_makes_way_for_another():
+    assert compose("experiment=fit").fit.keep == 0.9
+    assert compose("experiment=fit", "fit.memory=1GiB").fit.keep is None
+    assert compose("experiment=fit", "fit.speedup=1.2", "fit.keep=0.8").fit.keep == 0.8
 
 
 def test_the_jobs_of_a_preset_are_those_of_its_sweep():
@@ -118,6 +126,18 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["heal=lora", "heal.steps=-1"], ["heal.steps=-1"]),
         (["heal=lora", "heal.steps=null"], ["heal.steps", "no value"]),
         (["heal.recipe=surgery"], ["heal.recipe=surgery", "qlora"]),
+        (["fit.keep=1.2"], ["fit.keep=1.2", "the nearest", "fit.keep=1,"]),
+        (["fit.keep=0"], ["fit.keep=0", "above 0"]),
+        (["fit.keep=nan"], ["fit.keep=nan"]),
+        (["fit.memory=much"], ["fit.memory=much", "6GiB"]),
+        (["fit.memory=0"], ["fit.memory=0"]),
+        (["fit.speedup=1"], ["fit.speedup=1", "1.2"]),
+        (["fit.speedup=nan"], ["fit.speedup=nan"]),
+        (["fit.keep=0.9", "prune.fraction=0.3"], ["fit decides", "prune.fraction"]),
+        (["fit.keep=0.9", "prune.layers=[3]"], ["fit decides", "prune.layers"]),
+        (["fit.keep=0.9", "eval=speed"], ["fit.keep=0.9", "eval.tasks=[NAME]"]),
+        (["export.dtype=bfloat16"], ["export.dtype", "export=hf"]),
+        (["export.quantization=nf4"], ["export.quantization", "export=hf"]),
         (["no_equals_sign"], ["no_equals_sign"]),
         (["experiment=nothing"], ["experiment=nothing", "demo"]),
     ],

@@ -2,8 +2,10 @@
 
 import json
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 from tiny import byte_tokenizer
 from tokenizers import processors
 
@@ -215,3 +217,43 @@ def test_packed_sequences_are_stored_whole_or_not_at_all(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     assert torch.equal(stored_sequences(path, make), first)
     assert len(made) == 2
+
+
+TALKS = [
+    [{"role": "user", "content": f"What is {at}?\n\nSay."}, {"role": "assistant", "content": "It."}]
+    for at in range(9)
+]
+
+
+def written(turns):
+    return "".join(f"<{turn['role']}>{turn['content']}</>" for turn in turns)
+
+
+def test_conversations_are_whole_documents_in_the_models_form(tmp_path):
+    rows = [{"messages": talk} for talk in TALKS]
+    (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "talks.parquet")
+    for name in ("talks.jsonl", "talks.parquet"):
+        text = read(DataConfig(files=[str(tmp_path / name)]), written)
+        everything = text.calibration + text.healing + text.heldout
+        assert sorted(everything) == sorted(map(written, TALKS))
+
+
+def test_conversations_without_a_form_are_refused(tmp_path):
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": TALKS[0]}))
+    with pytest.raises(UserError, match="conversations"):
+        read(DataConfig(files=[str(tmp_path / "talks.jsonl")]))
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": [{"role": "user"}]}))
+    with pytest.raises(UserError, match="line 1"):
+        read(DataConfig(files=[str(tmp_path / "talks.jsonl")]), written)
+
+
+def test_conversations_of_a_data_set_are_written_too(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = [{"messages": talk} for talk in TALKS * 1]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = read(DataConfig(hub=str(folder), field="messages"), written)
+    found = [*text.calibration, *text.healing, *text.heldout]
+    assert sorted(found) == sorted(map(written, TALKS))

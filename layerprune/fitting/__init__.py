@@ -1,0 +1,1 @@
+"""The smallest model within a budget of accuracy, memory and speed."""

@@ -1,0 +1,74 @@
+"""The choice of a search in the report: its steps, one layer more or less, subjects, samples."""
+
+import json
+
+import pytest
+from studies import Maker
+
+from layerprune.report import draw
+from layerprune.report.fit import FIT, make_fit
+
+
+def kept(share):
+    return {"share": share, "interval": {"low": share - 0.03, "high": share + 0.03}}
+
+
+def found():
+    steps = [
+        {"dropped": n, "unhealed": kept(1 - 0.2 * n), "healed": kept(0.94) if n == 2 else None,
+         "likely": [None, 0.99, 0.9, 0.2][n], "memory_bytes": (10 - n) * 2**20,
+         "speedup": 1 + 0.1 * n}
+        for n in range(4)
+    ]  # fmt: skip
+    subjects = [
+        {"task": "facts_physics", "num_questions": 20, "dense": 0.8, "chosen": 0.6,
+         "interval": {"low": -0.35, "high": -0.05}},
+    ]  # fmt: skip
+    samples = [{"prompt": "<b>Once", "dense": "upon a time", "chosen": "upon upon"}]
+    return {
+        "dropped": [3, 4], "healed": True, "kept": kept(0.94), "between": [1, 2],
+        "steps": steps, "subjects": subjects, "samples": samples,
+    }  # fmt: skip
+
+
+def test_the_choice_is_explained_by_its_neighbours_and_subjects(tmp_path):
+    assert make_fit(tmp_path) == []
+    (tmp_path / FIT).write_text(json.dumps(found()))
+    steps, subjects, samples = make_fit(tmp_path)
+    assert steps.rows[2] == ("2", "60.0 [57.0, 63.0]", "94.0 [91.0, 97.0]", "90 %", "8.0", "1.20",
+                             "chosen")  # fmt: skip
+    assert [row[-1] for row in steps.rows] == ["", "", "chosen", ""]
+    assert "Chosen: 2 layers less, healed. It keeps 94.0 [91.0, 97.0] %" in steps.note
+    assert "(3 dropped): -1.0 MiB, and meets the budget with 20 %." in steps.note
+    assert "(1 dropped): +1.0 MiB, and meets the budget with 99 %." in steps.note
+    assert subjects.rows == (("facts_physics", "20", "80.0", "60.0", "-20.0 [-35.0, -5.0]"),)
+    assert samples.rows == (("<b>Once", "upon a time", "upon upon"),)
+
+
+def test_the_page_shows_it_and_is_the_same_without(tmp_path):
+    maker = Maker(tmp_path)
+    maker.curve()
+    draw(tmp_path)
+    assert 'id="fit-0"' not in (tmp_path / "report.html").read_text()
+    (tmp_path / FIT).write_text(json.dumps(found()))
+    report = draw(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert len(report.fitted) == 3
+    assert all(f'<a href="#fit-{at}">' in page for at in range(3))
+    assert "&lt;b&gt;Once" in page
+    assert "-20.0 [-35.0, -5.0]" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "7", '{"dropped": []}', json.dumps({**found(), "steps": [1]}),
+     json.dumps({**found(), "kept": {"share": "all"}})],
+)  # fmt: skip
+def test_what_a_search_left_half_or_another_wrote_is_named_and_left_out(tmp_path, text):
+    maker = Maker(tmp_path)
+    maker.curve()
+    (tmp_path / FIT).write_text(text)
+    report = draw(tmp_path)
+    assert report.fitted == []
+    assert len([line for line in report.skipped if line.startswith(f"{FIT}: ")]) == 1
+    assert 'id="fit-0"' not in (tmp_path / "report.html").read_text()
