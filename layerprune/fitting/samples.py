@@ -30,7 +30,8 @@ def _written(prompts: Sequence[str], folder: Path, own_code: bool, config: Confi
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=own_code)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.model.dtype.value), trust_remote_code=own_code
-    ).to(torch_device(config.runtime.device))
+    )
+    model.to(torch_device(config.runtime.device))
     texts = []
     for prompt in prompts:
         given = tokenizer(prompt, return_tensors="pt").to(model.device)
