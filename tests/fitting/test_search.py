@@ -82,7 +82,7 @@ def curve(seed):
 
 def test_of_200_noisy_curves_19_in_20_are_answered_to_within_a_layer():
     near, asked = [], []
-    for seed in range(200):
+    for seed in range(10_000, 10_200):  # nothing was tuned on these
         unhealed, healed, dense, keep, answer = curve(seed)
         belief, tried = search(unhealed, dense, keep, healed.__getitem__)
         near.append(abs(belief.answer - answer) <= 1)
