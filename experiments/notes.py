@@ -249,12 +249,13 @@ Row = tuple[str, Curve, Callable[[Entry], str]]
 def _by_fraction(what: str, rows: Sequence[Row], note: str) -> TextTable:
     """A column for each fraction dropped, with the number of layers."""
     points = [entry for _, curve, _ in rows for entry in curve.entries]
-    fractions = sorted({(entry.num_dropped, entry.fraction) for entry in points})
+    # Of models of several depths, as many layers are another fraction.
+    fractions = sorted({(entry.fraction, entry.num_dropped) for entry in points})
     cells = []
     for name, curve, cell in rows:
-        said = {entry.num_dropped: cell(entry) for entry in curve.entries}
-        cells.append((name, *(said.get(count, "") for count, _ in fractions)))
-    columns = what, *(f"{fraction:.0%} ({count})" for count, fraction in fractions)
+        said = {(entry.fraction, entry.num_dropped): cell(entry) for entry in curve.entries}
+        cells.append((name, *(said.get(column, "") for column in fractions)))
+    columns = what, *(f"{fraction:.0%} ({count})" for fraction, count in fractions)
     return TextTable("", 1, columns, tuple(cells), note)
 
 
