@@ -17,7 +17,7 @@ from layerprune.fitting.budget import size_of_folder
 from layerprune.fitting.run import planned, run
 from layerprune.fitting.search import most_healings
 from layerprune.record.store import Store
-from layerprune.report.fit import FIT, make_fit, read_fit
+from layerprune.report.fit import FIT, make_fit
 
 LAYERS = 6
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -107,7 +107,7 @@ def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(set
     )
     assert fitted.samples
     assert all(sample.dense and sample.chosen for sample in fitted.samples)
-    steps, samples = make_fit(read_fit(tmp_path / "fit"))  # it has no subjects
+    steps, samples = make_fit(tmp_path / "fit")  # it has no subjects
     assert [row[0] for row in steps.rows if row[-1] == "chosen"] == [str(len(fitted.dropped))]
     assert [row[0] for row in samples.rows] == [sample.prompt for sample in fitted.samples]
 
