@@ -12,7 +12,7 @@ a model that is there already is not trained again.
 Of 200 of these questions the GPT-2 answers 99.0 % rightly, the Qwen 3 and the Gemma 3 all; without
 half of their layers 74.5, 79.0 and 79.5 % (experiments/fig2.md). Taught from a stream of facts, in
 which each may stand anywhere, the GPT-2 knew 30.5 % after as many steps, where guessing is 25 %.
-Two idle cores take some nine minutes for each, two busy ones took 24 to 41.
+Two idle cores took some nine minutes for the GPT-2, two busy ones 24 to 41 for each.
 """
 
 import argparse

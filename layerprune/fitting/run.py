@@ -34,7 +34,7 @@ from layerprune.fitting.budget import (
 from layerprune.fitting.fitted import Fitted, Step, Subject, layers, spoken
 from layerprune.fitting.margins import Kept, Margins, accuracies
 from layerprune.fitting.samples import write_samples
-from layerprune.fitting.search import Belief, Margin, most_healings, search
+from layerprune.fitting.search import Belief, Margin, most_healings, search, unhealed_answer
 from layerprune.fitting.verify import verify
 from layerprune.job import Job, Jobs
 from layerprune.model.precision import precision
@@ -97,7 +97,8 @@ class _Fit:
             return self._chosen(least, None)
         if least > self._floor:
             say(f"fit: {because} needs {layers(least)} of {self._num_layers} to go: that first.")
-            if self._margin(self._heal(least)).value < 0:
+            # A near miss may be bad luck: the search decides, by all that it heals.
+            if self._margins.kept(self._heal(least)).interval.high < self._fit.keep:
                 raise self._conflict(least, because)
         if self._config.heal.recipe == "none":
             return self._chosen(self._floor, None)
@@ -126,7 +127,7 @@ class _Fit:
     @cached_property
     def _floor(self) -> int:
         """The largest number of layers that may go un-healed."""
-        return max(n for n, entry in enumerate(self._curve) if self._margin(entry).value >= 0)
+        return unhealed_answer([self._margin(entry) for entry in self._curve])
 
     def _make(self, config: Config, counts: Iterable[int]) -> list[Entry]:
         job = self._makers.prepare(_without(config, counts, self._num_layers))

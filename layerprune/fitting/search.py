@@ -104,6 +104,11 @@ def most_healings(num_layers: int) -> int:
     return math.ceil(math.log2(num_layers)) + 1
 
 
+def unhealed_answer(unhealed: Sequence[Margin]) -> int:
+    """The largest n that meets the budget without healing."""
+    return max((n for n, margin in enumerate(unhealed) if margin.value >= 0), default=0)
+
+
 def search(
     unhealed: Sequence[Margin],
     dense: float,
@@ -136,7 +141,7 @@ def believe(
     and `keep` the share of it that the budget asks for.
     """
     count, num_questions = len(unhealed), unhealed[0].errors_Q.size
-    floor = max((n for n, margin in enumerate(unhealed) if margin.value >= 0), default=0)
+    floor = unhealed_answer(unhealed)
     known_M = np.array(sorted(healed), dtype=int)
     # From here on margins are shares of the dense one.
     values_M = np.maximum([healed[n].value / dense for n in known_M], -MISSED)
