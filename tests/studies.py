@@ -43,6 +43,7 @@ def make_speed(layers: int, kept: int) -> dict[str, Any]:
             "weight_bytes": round(2**30 * time),
             "peak_bytes": round(2**30 * (time + 0.5)),
             "flops_per_token": 1e9 * (0.1 + 0.9 * count / layers),
+            "flops_per_new_token": 1e9 * (0.3 + 0.7 * count / layers),
         }
 
     ratio = 1 / (0.25 + 0.75 * kept / layers)

@@ -21,6 +21,8 @@ from layerprune.record.speed import Measured, Speed, Spread
 
 Shape = Sequence[int]
 
+Costs = tuple[int, int, float, float]
+
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
     """Operations of attention, whose keys and values several heads may share."""
@@ -48,7 +50,7 @@ def speeds(model: PreTrainedModel, paths: Sequence[Path], config: SpeedConfig) -
     shape = config.batch_size, config.prompt_tokens
     ids_BT = torch.randint(vocabulary, shape, generator=generator).to(model.device)
     rounds: dict[Path, list[tuple[float, float]]] = {path: [] for path in models}
-    costs: dict[Path, tuple[int, int, float]] = {}
+    costs: dict[Path, Costs] = {}
     with bar("speed", total=(config.rounds + 1) * len(models)) as advance:
         for number in range(config.rounds + 1):
             for path in models:
@@ -118,25 +120,34 @@ def _wait(model: PreTrainedModel) -> None:
         torch.cuda.synchronize()
 
 
-def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> tuple[int, int, float]:
-    """Bytes of weights, bytes at the most, and operations for each token that is read."""
+def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> Costs:
+    """Bytes of weights, bytes at the most, operations for each token that is read or written."""
     weights = {
         tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())
     }
-    with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counter:
-        _generate(model, ids_BT, 1)
+    flops_read, flops_written = (_flops(model, ids_BT, count) for count in (1, 2))
     memory.reset_peak(model.device)
     before = memory.peak(model.device)
     _generate(model, ids_BT, new_tokens)
     above = max(0, memory.peak(model.device) - before)
     size = sum(weights.values())
-    return size, size + above, counter.get_total_flops() / ids_BT.numel()
+    return (
+        size,
+        size + above,
+        flops_read / ids_BT.numel(),
+        (flops_written - flops_read) / len(ids_BT),
+    )
 
 
-def _measured(
-    rounds: Sequence[tuple[float, float]], costs: tuple[int, int, float], config: SpeedConfig
-) -> Measured:
-    size, peak, flops = costs
+def _flops(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> int:
+    """Operations of reading the prompts and writing so many tokens; the first costs its logits."""
+    with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counter:
+        _generate(model, ids_BT, new_tokens)
+    return counter.get_total_flops()
+
+
+def _measured(rounds: Sequence[tuple[float, float]], costs: Costs, config: SpeedConfig) -> Measured:
+    size, peak, flops_read, flops_written = costs
     read = config.batch_size * config.prompt_tokens
     written = config.batch_size * (config.new_tokens - 1)
     return Measured(
@@ -145,7 +156,8 @@ def _measured(
         first_token_s=_spread([first for first, _ in rounds]),
         weight_bytes=size,
         peak_bytes=peak,
-        flops_per_token=flops,
+        flops_per_token=flops_read,
+        flops_per_new_token=flops_written,
     )
 
 

@@ -27,6 +27,15 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What was asked: of each, None where it was not."""
+
+    keep: float | None
+    memory_bytes: int | None
+    speedup: float | None
+
+
+@dataclass(frozen=True)
 class Subject:
     """What a task that is part of another has lost, in shares of its questions."""
 
@@ -52,6 +61,7 @@ class Fitted:
     """The model that was chosen, and what is known of it."""
 
     point: Point
+    budget: Budget
     dropped: tuple[int, ...]
     """Original indices of its layers that are gone."""
     healed: bool
@@ -66,6 +76,8 @@ class Fitted:
     speedup: float | None
     """How many times fewer operations a token takes, or how many times as fast text is written
     where that was measured; None where neither is known."""
+    timed: bool
+    """Whether it was measured."""
     between: tuple[int, int] | None
     """The largest number of layers that keeps the budget, by 95 %."""
     candidates: tuple[int, ...]
@@ -95,7 +107,7 @@ class Fitted:
         for task, (value, interval) in self.accuracies.items():
             yield f"Accuracy on {task}: {_percent(value, interval)}."
         now, before = self.memory
-        speed = "" if self.speedup is None else f", {self.speedup:.2f} times the speed"
+        speed = "" if self.speedup is None else f", {faster(self.speedup, self.timed)}"
         yield f"Weights: {mebibytes(now)} of {mebibytes(before)} in {self.form}{speed}."
         if self.candidates:
             yield f"Healed {len(self.candidates)} of at most {self.most}: without {_list(self)}."
@@ -111,6 +123,11 @@ class Fitted:
 def spoken(kept: Kept) -> str:
     """A share with its interval, for people: `91.2 % [88.0, 94.4]`."""
     return _percent(kept.share, kept.interval)
+
+
+def faster(speedup: float, timed: bool) -> str:
+    """How much faster a model is, for people; counted where it was not `timed`."""
+    return f"{speedup:.2f} times {'the speed' if timed else 'fewer operations a token'}"
 
 
 def layers(count: int) -> str:

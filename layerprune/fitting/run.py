@@ -31,7 +31,7 @@ from layerprune.fitting.budget import (
     size_of_parameters,
     smallest_size,
 )
-from layerprune.fitting.fitted import Fitted, Step, Subject, layers, spoken
+from layerprune.fitting.fitted import Budget, Fitted, Step, Subject, faster, layers, spoken
 from layerprune.fitting.margins import Kept, Margins, accuracies
 from layerprune.fitting.samples import write_samples
 from layerprune.fitting.search import Belief, Margin, most_healings, search, unhealed_answer
@@ -155,7 +155,7 @@ class _Fit:
                     f"fit.speedup={fit.speedup}: the configuration of {self._source.name} does not "
                     "tell its operations. Measure its speed: add eval.speed.rounds=5."
                 )
-            of = "time" if self._config.eval.speed.rounds else "counted operations"
+            of = "time" if self._timed else "counted operations"
             needs.append((least_for_speed(fit, known_N, of), f"fit.speedup={fit.speedup}"))
         return max(needs)
 
@@ -164,6 +164,10 @@ class _Fit:
         export = self._config.export
         dtype = precision(self._source.folder) or Dtype.float32
         return size_of_parameters([entry.parameters for entry in self._curve], dtype, export)
+
+    @property
+    def _timed(self) -> bool:
+        return bool(self._config.eval.speed.rounds)
 
     def _bytes(self, entry: Entry) -> float:
         return self._size.bytes(entry.parameters)
@@ -220,7 +224,7 @@ class _Fit:
         speed = self._speedup(most)
         nearest = f"{mebibytes(self._bytes(most))} in {self._size.form}"
         if speed is not None:
-            nearest += f" and {speed:.2f} times the speed"
+            nearest += f" and {faster(speed, self._timed)}"
         share = max(0.01, int(100 * kept.share) / 100)
         return UserError(
             f"fit.keep={self._fit.keep} with {because}: that needs {layers(least)} of "
@@ -236,6 +240,7 @@ class _Fit:
         heads = [task for task, of in entry.answers.items() if of.parent is None and of.accuracy]
         fitted = Fitted(
             point=point,
+            budget=Budget(self._fit.keep, self._fit.memory_bytes, self._fit.speedup),
             dropped=entry.dropped,
             healed=entry.healing is not None,
             kept=self._kept(entry),
@@ -243,6 +248,7 @@ class _Fit:
             memory=(self._bytes(entry), self._bytes(self._curve[0])),
             form=self._size.form,
             speedup=self._speedup(entry),
+            timed=self._timed,
             between=None if belief is None else belief.between,
             candidates=tuple(self._healed),
             most=most_healings(self._num_layers),

@@ -47,8 +47,9 @@ class Point:
     None if nothing was."""
     speed: dict[str, Any] | None = None
     """dense and pruned: prefill and decode (tokens per second), first_token_s, each median, low and
-    high; weight_bytes, peak_bytes, flops_per_token; prefill_ratio and decode_ratio to the dense
-    model in the same round; rounds, batch_size, prompt_tokens, new_tokens. None if not measured."""
+    high; weight_bytes, peak_bytes, flops_per_token, flops_per_new_token; prefill_ratio and
+    decode_ratio to the dense model in the same round; rounds, batch_size, prompt_tokens,
+    new_tokens. None if not measured."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `record.json`."""

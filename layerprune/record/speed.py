@@ -28,7 +28,10 @@ class Measured:
     peak_bytes: int
     """The most that the model alone would have taken: its weights, and what came above them."""
     flops_per_token: float
-    """Of a prompt that is read, counted operation by operation."""
+    """Of a prompt that is read, counted operation by operation: logits at its last token alone."""
+    flops_per_new_token: float | None = None
+    """Of a token that is written after the prompt, its logits among them; None in records from
+    before it was counted."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,15 @@ class Speed:
     new_tokens: int
 
     @property
-    def counted_ratio(self) -> float:
+    def prefill_counted(self) -> float:
         """Times as fast as the whole model, if operations alone took time."""
         return self.dense.flops_per_token / self.pruned.flops_per_token
+
+    @property
+    def decode_counted(self) -> float | None:
+        """Likewise; None where they were not counted."""
+        dense, pruned = self.dense.flops_per_new_token, self.pruned.flops_per_new_token
+        return None if dense is None or pruned is None else dense / pruned
 
     @property
     def conditions(self) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layerprune.record.store import Store
     from layerprune.report.critical import Critical
     from layerprune.report.curves import Curve, Task
+    from layerprune.report.fit import Fit
     from layerprune.report.pictures import Drawing, Drawn, Picture
     from layerprune.report.texts import TextTable
     from layerprune.similarity.profile import Profile
@@ -32,7 +33,6 @@ class Report:
     """Where it is written: the study's folder, or the one for several studies."""
     curves: "list[Curve]"
     tasks: "list[Task]"
-    critical: "Critical | None"
     profiles: "list[tuple[str, Profile]]"
     """Matrices of distances, each with its model's name."""
     written: list[Path]
@@ -40,13 +40,25 @@ class Report:
     """What could not be read: a line for each, with the reason."""
     failed: list[str]
     """Points that came to nothing: a line for each, with the reason."""
-    fitted: "list[TextTable]" = field(default_factory=list)
-    """Of the last search for the smallest model within a budget, if there was one."""
+    fits: "list[Fit]" = field(default_factory=list)
+    """Each study's last search for the smallest model within a budget, if there was one."""
 
     @cached_property
     def rows(self) -> list[Row]:
         """Those of `curves.csv`."""
         return make_rows(entry for curve in self.curves for entry in curve.entries)
+
+    @cached_property
+    def critical(self) -> "Critical | None":
+        """Where each curve falls; worked out when it is asked for, while others draw."""
+        from layerprune.report.critical import make_critical
+
+        return make_critical(self.curves, self.tasks)
+
+    @property
+    def fitted(self) -> "list[TextTable]":
+        """The tables of all searches."""
+        return [table for fit in self.fits for table in fit.tables]
 
 
 def read(studies: Sequence[Path], to: Path | None = None) -> Report:
@@ -56,14 +68,13 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
     from the first. Raises `UserError` if a folder is none or if no record is left.
     """
     from layerprune.record.store import Store
-    from layerprune.report.critical import make_critical
     from layerprune.report.curves import make_curves, make_tasks
-    from layerprune.report.fit import FIT, make_fit
+    from layerprune.report.fit import FIT, Fit, make_fit
 
     entries: dict[str, Entry] = {}
     profiles: dict[str, tuple[str, Profile]] = {}
     skipped, failed = [], []
-    fitted: list[TextTable] = []
+    fits: list[Fit] = []
     for study in studies:
         if not study.is_dir():
             raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
@@ -75,7 +86,8 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         said = [f"{path.parent.name}: {why}\n  {path.with_name('traceback.txt')} says where."
                 for path, why in store.failures()]  # fmt: skip
         try:
-            fitted += make_fit(study)
+            fit = make_fit(study)
+            fits += [] if fit is None else [fit]
         except (ValueError, OSError) as error:
             lost.append(f"{FIT}: {error}: how it was chosen is not shown")
         several = f"{study}: " if len(studies) > 1 else ""
@@ -91,12 +103,11 @@ def read(studies: Sequence[Path], to: Path | None = None) -> Report:
         study=to or studies[0],
         curves=curves,
         tasks=tasks,
-        critical=make_critical(curves, tasks),
         profiles=list(profiles.values()),
         written=[],
         skipped=skipped,
         failed=failed,
-        fitted=fitted,
+        fits=fits,
     )
 
 
@@ -122,7 +133,7 @@ def _write(report: Report, drawing: "Drawing") -> Report:
     from layerprune.report.table import WIDTH, make_grids
 
     curves, tasks, page = report.curves, report.tasks, report.study / "report.html"
-    drawn = drawing.pictures(make_figures(curves, tasks, report.profiles))
+    drawn = drawing.pictures(make_figures(curves, tasks, report.profiles, report.fits))
     tables = _write_tables(report)  # meanwhile
     pictures, files = _write_pictures(report.study, drawn)
     text = make_page(
@@ -214,7 +225,7 @@ def show(report: Report, text_curves: bool = False) -> None:
         healed = make_healed(report.curves, report.tasks, console.width)
         if healed is not None:
             show_table(console, healed)
-        sped = make_sped(report.curves)
+        sped = make_sped(report.curves, console.width)
         if sped is not None:
             show_table(console, sped)
     else:

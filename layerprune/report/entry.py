@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from layerprune.record.point import Point, content_hash
@@ -211,7 +212,7 @@ def _answers(score: dict[str, Any]) -> Answers:
             )
             for name, measure in score["measures"].items()
         },
-        measure=_measure(score["measures"]),
+        measure=_measure(tuple(score["measures"])),
         num_samples=num_samples,
         num_fewshot=count(score["num_fewshot"]),
         version=str(score["version"]),
@@ -221,7 +222,8 @@ def _answers(score: dict[str, Any]) -> Answers:
     )
 
 
-def _measure(names: Iterable[str]) -> str | None:
+@lru_cache
+def _measure(names: tuple[str, ...]) -> str | None:
     """The first that is an accuracy; a filter may follow its name, `exact_match.strict-match`."""
     kinds = [(name.partition(".")[0], name) for name in names]
     return next((name for sought in ACCURACIES for kind, name in kinds if kind == sought), None)
@@ -230,7 +232,7 @@ def _measure(names: Iterable[str]) -> str | None:
 def _correct(digits: Any, num_samples: int) -> str | None:
     if digits is None:
         return None
-    if set(text(digits)) - set("01") or len(digits) != num_samples:
+    if text(digits).strip("01") or len(digits) != num_samples:
         raise ValueError(f"{len(digits)} answers, not {num_samples} times 0 or 1")
     return str(digits)
 

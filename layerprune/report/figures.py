@@ -18,7 +18,9 @@ from layerprune.report.cost import cost_chart, cost_data
 from layerprune.report.curves import JOINT, Curve, Task
 from layerprune.report.distances import SIDE, distance_chart, distance_data
 from layerprune.report.entry import ranges
-from layerprune.report.layers import WIDTH, distinct, dropped_chart, dropped_data
+from layerprune.report.fit import Fit
+from layerprune.report.frontier import frontier_chart
+from layerprune.report.layers import WIDTH, distinct, dropped_data, dropped_spec
 from layerprune.report.lines import (
     GAP,
     MOST_ERRORS,
@@ -101,10 +103,16 @@ class Figure:
 
 
 def make_figures(
-    curves: Sequence[Curve], tasks: Sequence[Task], profiles: Iterable[tuple[str, Profile]]
+    curves: Sequence[Curve],
+    tasks: Sequence[Task],
+    profiles: Iterable[tuple[str, Profile]],
+    fits: Iterable[Fit] = (),
 ) -> Iterator[Figure]:
     """The figures of a study; `profiles` are its matrices of distances, each with its model."""
     look = look_of(curves)
+    shown = [fit for fit in fits if fit.frontier]
+    for fit in shown:
+        yield _frontier(fit, several=len(shown) > 1)
     for task in (task for task in tasks if task.parent is None):
         data = accuracy_data(curves, task.name)
         said = _joined(f"{task.measure} on {task.size}", _errors(data))
@@ -157,6 +165,27 @@ def make_figures(
         yield _distances(model, names_of[profile.key], profile, several)
     if any(entry.dropped for curve in curves for entry in curve.entries):
         yield _layers(curves)
+
+
+def _frontier(fit: Fit, several: bool) -> Figure:
+    data = fit.frontier
+    title = f"What smaller models keep{f', {fit.study}' if several else ''}"
+    said = "bars: 95% intervals by paired questions; dashed: the budget; ringed: the model chosen"
+    spoken = [
+        f"{datum['panel']} {datum['value']:.4g}, {datum['layers_dropped']} layers dropped, "
+        f"{datum['what']}{', chosen' if datum['chosen'] else ''}: keeps {datum['kept']:.1%}"
+        for datum in data
+        if datum["kind"] == "point"
+    ]
+    return _figure(
+        f"frontier-{_slug(fit.study)}" if several else "frontier",
+        title,
+        f"The share of the dense model's margin over chance that stays; {said}.",
+        f"{title}; {said}. {_limited(spoken)}.",
+        frontier_chart(data, title, [said]),
+        data,
+        panel=COST_WIDTH + GAP,
+    )
 
 
 def _subjects(curves: Sequence[Curve], task: Task, every: dict[str, Task]) -> Figure:
@@ -383,7 +412,7 @@ def _layers(curves: Sequence[Curve]) -> Figure:
         f"Each row is a plan that drops n layers: coloured ones go, grey ones stay; {some}"
         "layers count from 0.",
         f"{title}. {_limited(list(plans))}.",
-        dropped_chart(data, look_of(curves), title, [said], 2),
+        dropped_spec(data, look_of(curves), title, [said], 2),
         data,
         panel=WIDTH + 54,
     )
@@ -394,14 +423,14 @@ def _figure(
     title: str,
     caption: str,
     spoken: str,
-    chart: alt.TopLevelMixin,
+    chart: alt.TopLevelMixin | dict[str, Any],
     data: Sequence[Datum],
     panel: int = 0,
     params: Sequence[dict[str, Any]] = (),
     facts: dict[str, str] | None = None,
 ) -> Figure:
     # The tests hold specifications against Vega-Lite's schema: with many panels it takes seconds.
-    spec = chart.to_dict(validate=False)
+    spec = chart if isinstance(chart, dict) else chart.to_dict(validate=False)
     spec["data"] = {"values": list(data)}
     if params:
         spec["params"] = list(params)

@@ -1,7 +1,8 @@
-"""The choice that a search has made, as tables: its steps, what subjects lost, samples of text."""
+"""The choice that a search has made: its steps, what subjects lost, samples of text, frontier."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,37 @@ STEPS = "The smallest model within the budget"
 SUBJECTS = "What the average hides"
 SAMPLES = "The dense and the chosen model go on with the same words"
 
+WEIGHTS = "weights (MiB)"
+OPERATIONS = "times fewer operations a token"
+SPEED = "writing: times as fast as the dense model"
 
-def make_fit(study: Path) -> list[TextTable]:
-    """The tables of a study's last search, of what it found out; none if there was no search.
+HEALED = "healed"
+UNHEALED = "not healed"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A study's last search."""
+
+    study: str
+    """Name of the study."""
+    tables: tuple[TextTable, ...]
+    frontier: list[dict[str, Any]]
+    """What cuts keep against their size and speed; nothing where keeping was not asked for."""
+
+
+def make_fit(study: Path) -> Fit | None:
+    """What a study's last search found out; None if there was no search.
 
     Raises `ValueError`, saying why, for a file that no search has written.
     """
     try:
         text = (study / FIT).read_text(encoding="utf-8")
     except FileNotFoundError:
-        return []
+        return None
     try:
-        return list(_tables(json.loads(text)))
+        found = json.loads(text)
+        return Fit(study.name, tuple(_tables(found)), list(_frontier(found)))
     except KeyError as error:
         raise ValueError(f"it lacks {error}") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
@@ -38,11 +58,12 @@ def make_fit(study: Path) -> list[TextTable]:
 
 def _tables(found: dict[str, Any]) -> Iterator[TextTable]:
     chosen = len(found["dropped"])
+    faster = "times the\nspeed" if found["timed"] else "times fewer\noperations"
     yield TextTable(
         title=STEPS,
         num_names=0,
         columns=("layers\ndropped", "un-healed\nkeeps %", "healed\nkeeps %", "meets it\nhealed",
-                 "weights\nMiB", "times the\nspeed", ""),
+                 "weights\nMiB", faster, ""),
         rows=tuple(_step(each, chosen) for each in found["steps"]),
         note=_note(found, chosen),
     )  # fmt: skip
@@ -65,6 +86,43 @@ def _tables(found: dict[str, Any]) -> Iterator[TextTable]:
             rows=tuple((of["prompt"], of["dense"], of["chosen"]) for of in found["samples"]),
             note="Greedy, from the first held-out texts.",
         )
+
+
+def _frontier(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each cut that was measured, and the budget, against weights and against speed."""
+    budget = found["budget"]
+    if budget["keep"] is None:
+        return
+    panels = (
+        (WEIGHTS, "memory_bytes", 2.0**20, budget["memory_bytes"]),
+        (SPEED if found["timed"] else OPERATIONS, "speedup", 1.0, budget["speedup"]),
+    )
+    for panel, name, unit, bound in panels:
+        points = list(_points(found, name, unit))
+        if points:
+            asked = f"fit.keep={budget['keep']:g}"
+            yield {"kind": "keep", "panel": panel, "kept": budget["keep"], "label": asked}
+            if bound is not None:
+                yield {"kind": "bound", "panel": panel, "value": bound / unit}
+        for point in points:
+            yield {"kind": "point", "panel": panel, **point}
+
+
+def _points(found: dict[str, Any], name: str, unit: float) -> Iterator[dict[str, Any]]:
+    count = len(found["dropped"])
+    for step in found["steps"]:
+        for what, kept in ((UNHEALED, step["unhealed"]), (HEALED, step["healed"])):
+            if kept is None or step[name] is None:
+                continue
+            yield {
+                "what": what,
+                "layers_dropped": step["dropped"],
+                "value": step[name] / unit,
+                "kept": kept["share"],
+                "low": kept["interval"]["low"],
+                "high": kept["interval"]["high"],
+                "chosen": step["dropped"] == count and (what == HEALED) == found["healed"],
+            }
 
 
 def _step(step: dict[str, Any], chosen: int) -> tuple[str, ...]:

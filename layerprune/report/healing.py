@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerprune.report.checks import count, number, text
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What was seen at one optimiser step; step 0 is before training."""
 
     step: int

@@ -10,7 +10,7 @@ import altair as alt
 from layerprune.report import style
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.lines import NUMBERS, Chart, Look
+from layerprune.report.lines import Look
 
 Datum = dict[str, Any]
 
@@ -39,79 +39,78 @@ def dropped_data(curves: Sequence[Curve]) -> list[Datum]:
     ]
 
 
-def dropped_chart(
+def dropped_spec(
     data: Sequence[Datum], look: Look, title: str, subtitle: list[str], columns: int
-) -> alt.ConcatChart:
+) -> dict[str, Any]:
     """A panel for each curve: a row for each plan, a cell for each layer."""
     panels: dict[str, list[Datum]] = defaultdict(list)
     for datum in data:
         panels[datum["panel"]].append(datum)
-    charts = [_panel(name, rows, look) for name, rows in panels.items()]
-    return (
-        alt.concat(*charts, columns=columns, data=NUMBERS)
-        .resolve_scale(color="independent")
-        .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
-    )
+    # Altair would copy each panel many times over to put it beside the others.
+    return {
+        "$schema": alt.SCHEMA_URL,
+        "title": {"text": title, "subtitle": subtitle},
+        "concat": [_panel(name, rows, look) for name, rows in panels.items()],
+        "columns": columns,
+        "resolve": {"scale": {"color": "independent"}},
+    }
 
 
-def _panel(name: str, rows: Sequence[Datum], look: Look) -> Chart:
+def _panel(name: str, rows: Sequence[Datum], look: Look) -> dict[str, Any]:
     plans = list(dict.fromkeys(row["plan"] for row in rows))
     color = style.HUES[look.hues.index(rows[0]["hue"]) % len(style.HUES)]
     most = max(row["last"] for row in rows)
-    step = 5 if most > 12 else 1
-    x = alt.X(
-        "start:Q",
-        title="layer",
-        scale=alt.Scale(domain=[-0.5, most + 0.5], nice=False, zero=False),
-        axis=alt.Axis(
-            values=list(range(0, most + 1, step)),
-            labelAngle=0,
-            ticks=False,
-            domain=False,
-            grid=False,
-        ),
-    )
-    runs = (
-        alt.Chart()
-        .transform_calculate(start="datum.first - 0.5", end="datum.last + 0.5")
-        .mark_rect(stroke=style.PAPER, strokeWidth=1, aria=False)
-        .encode(
-            x=x,
-            x2="end:Q",
-            y=alt.Y(
-                "plan:N",
-                title="n",
-                sort=plans[::-1],
-                axis=alt.Axis(ticks=False, domain=False, titleAngle=0),
-            ),
-            color=alt.Color(
-                "state:N",
-                scale=alt.Scale(domain=["dropped", "kept"], range=[color, style.KEPT]),
-                legend=None,
-            ),
-            tooltip=[
-                alt.Tooltip("panel:N", title="plan of"),
-                alt.Tooltip("layers_dropped:Q", title="layers dropped"),
-                alt.Tooltip("layers:N", title="layers"),
-                alt.Tooltip("state:N", title="which are"),
+    layers = list(range(0, most + 1, 5 if most > 12 else 1))
+    bare = {"ticks": False, "domain": False}
+    runs = {
+        "transform": [
+            {"calculate": "datum.first - 0.5", "as": "start"},
+            {"calculate": "datum.last + 0.5", "as": "end"},
+        ],
+        "mark": {"type": "rect", "stroke": style.PAPER, "strokeWidth": 1, "aria": False},
+        "encoding": {
+            "x": {
+                "field": "start",
+                "type": "quantitative",
+                "title": "layer",
+                "scale": {"domain": [-0.5, most + 0.5], "nice": False, "zero": False},
+                "axis": {"values": layers, "labelAngle": 0, "grid": False, **bare},
+            },
+            "x2": {"field": "end"},
+            "y": {
+                "field": "plan",
+                "type": "nominal",
+                "title": "n",
+                "sort": plans[::-1],
+                "axis": {"titleAngle": 0, **bare},
+            },
+            "color": {
+                "field": "state",
+                "type": "nominal",
+                "scale": {"domain": ["dropped", "kept"], "range": [color, style.KEPT]},
+                "legend": None,
+            },
+            "tooltip": [
+                {"field": "panel", "type": "nominal", "title": "plan of"},
+                {"field": "layers_dropped", "type": "quantitative", "title": "layers dropped"},
+                {"field": "layers", "type": "nominal", "title": "layers"},
+                {"field": "state", "type": "nominal", "title": "which are"},
             ],
-        )
-    )
+        },
+    }
     # Runs are fewer marks than layers; lines between the layers let them be counted.
-    between = (
-        alt.Chart(alt.Data(values=[{"between": layer + 0.5} for layer in range(most)]))
-        .mark_rule(strokeWidth=1, color=style.PAPER, aria=False)
-        .encode(x="between:Q")
-    )
-    return (
-        alt.layer(runs, between)
-        .transform_filter(alt.FieldEqualPredicate(field="panel", equal=name))
-        .properties(
-            width=WIDTH,
-            height=ROW * len(plans),
-            title=alt.TitleParams(text=name, fontSize=13, fontWeight="normal", offset=6),
-        )
-    )
+    between = {
+        "data": {"values": [{"between": layer + 0.5} for layer in range(most)]},
+        "mark": {"type": "rule", "strokeWidth": 1, "color": style.PAPER, "aria": False},
+        "encoding": {"x": {"field": "between", "type": "quantitative"}},
+    }
+    return {
+        "title": {"text": name, "fontSize": 13, "fontWeight": "normal", "offset": 6},
+        "width": WIDTH,
+        "height": ROW * len(plans),
+        "transform": [{"filter": {"field": "panel", "equal": name}}],
+        "layer": [runs, between],
+    }
 
 
 def _own(curves: Sequence[Curve]) -> list[Curve]:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from layerprune.record.point import HELDOUT
@@ -35,10 +36,15 @@ class Row(NamedTuple):
 
 HEADER = Row._fields
 
+_PLACE = HEADER.index("value")
+"""Columns by which rows are put in order. None stands among them, for a first layer, and is
+compared with no number: only where no layer is dropped."""
+
 
 def make_rows(entries: Iterable[Entry]) -> list[Row]:
     """Every number of every point, curve by curve, in an order that depends on nothing else."""
-    return sorted((row for entry in entries for row in _rows(entry)), key=_order)
+    ordered = sorted(entries, key=attrgetter("key"))  # decides where rows differ in numbers only
+    return sorted((row for entry in ordered for row in _rows(entry)), key=itemgetter(slice(_PLACE)))
 
 
 def csv_text(rows: Iterable[Row]) -> str:
@@ -59,9 +65,3 @@ def _rows(entry: Entry) -> Iterator[Row]:
     loss = entry.loss
     yield Row(*curve, HELDOUT, "loss", *plan, *loss.nats, loss.num_sequences)
     yield Row(*curve, HELDOUT, "loss_normalised", *plan, *loss.normalised, loss.num_sequences)
-
-
-def _order(row: Row) -> tuple[object, ...]:
-    # None does not compare with numbers.
-    first_layer, stderr = (-1 if each is None else each for each in (row.first_layer, row.stderr))
-    return (*row[:10], first_layer, row.value, stderr, row.num_samples)

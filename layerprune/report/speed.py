@@ -85,10 +85,12 @@ def _values(panel: str, entry: Entry, speed: Speed) -> list[tuple[str, float, fl
         return [_exact(MEASURED, speed.pruned.weight_bytes / 2**30)]
     if panel == PEAK:
         return [_exact(MEASURED, speed.pruned.peak_bytes / 2**30)]
-    ratio = speed.prefill_ratio if panel == READING else speed.decode_ratio
+    reading = panel == READING
+    ratio = speed.prefill_ratio if reading else speed.decode_ratio
+    counted = speed.prefill_counted if reading else speed.decode_counted
     return [
         (MEASURED, ratio.median, ratio.low, ratio.high),
-        _exact(COUNTED, speed.counted_ratio),
+        *([] if counted is None else [_exact(COUNTED, counted)]),
         _exact(IDEAL, ideal_ratio(entry)),
     ]
 

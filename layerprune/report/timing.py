@@ -23,6 +23,7 @@ def read_speed(content: Any) -> Speed | None:
 
 
 def _measured(content: Any) -> Measured:
+    new = content.get("flops_per_new_token")
     return Measured(
         prefill=_spread(content["prefill"]),
         decode=_spread(content["decode"]),
@@ -30,6 +31,7 @@ def _measured(content: Any) -> Measured:
         weight_bytes=count(content["weight_bytes"]),
         peak_bytes=count(content["peak_bytes"]),
         flops_per_token=_positive(content["flops_per_token"]),
+        flops_per_new_token=None if new is None else _positive(new),
     )
 
 

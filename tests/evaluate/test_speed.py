@@ -31,6 +31,9 @@ def test_bytes_and_operations_are_those_of_the_cut_model(tiny_llama):
         head = tiny_llama.lm_head.weight.numel() / CONFIG.prompt_tokens  # at the last token alone
         expected = 2 * (linear + attended + head)
         assert each.pruned.flops_per_token == pytest.approx(expected, rel=1e-6)
+        seen = 2 * tiny_llama.config.hidden_size * (CONFIG.prompt_tokens + 1) * len(path)
+        written = 2 * (linear + seen + tiny_llama.lm_head.weight.numel())
+        assert each.pruned.flops_per_new_token == pytest.approx(written, rel=1e-6)
     cut = drop_layers(tiny_llama, [3, 4, 5])
     held = sum(each.nbytes for each in (*cut.parameters(), *cut.buffers()))
     assert found[0, 1, 2, 6, 7].pruned.weight_bytes == held
@@ -50,7 +53,7 @@ def test_numbers_are_medians_of_rounds_and_ratios_hold_within_a_round(tiny_llama
         return first, first / 2
 
     monkeypatch.setattr(speed, "_times", times)
-    monkeypatch.setattr(speed, "_costs", lambda *_: (1, 2, 3.0))
+    monkeypatch.setattr(speed, "_costs", lambda *_: (1, 2, 3.0, 4.0))
     (found,) = speed.speeds(tiny_llama, [(0, 1, 2, 3, 4, 5)], CONFIG).values()
     assert found.dense.first_token_s == speed.Spread(4, 4, 8)
     assert found.dense.prefill == speed.Spread(2 * 16 / 4, 2 * 16 / 8, 2 * 16 / 4)

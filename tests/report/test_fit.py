@@ -1,5 +1,6 @@
 """The choice of a search in the report: its steps, one layer more or less, subjects, samples."""
 
+import csv
 import json
 
 import pytest
@@ -27,14 +28,15 @@ def found():
     samples = [{"prompt": "<b>Once", "dense": "upon a time", "chosen": "upon upon"}]
     return {
         "dropped": [3, 4], "healed": True, "kept": kept(0.94), "between": [1, 2],
+        "budget": {"keep": 0.9, "memory_bytes": 9 * 2**20, "speedup": None}, "timed": False,
         "steps": steps, "subjects": subjects, "samples": samples,
     }  # fmt: skip
 
 
 def test_the_choice_is_explained_by_its_neighbours_and_subjects(tmp_path):
-    assert make_fit(tmp_path) == []
+    assert make_fit(tmp_path) is None
     (tmp_path / FIT).write_text(json.dumps(found()))
-    steps, subjects, samples = make_fit(tmp_path)
+    steps, subjects, samples = make_fit(tmp_path).tables
     assert steps.rows[2] == ("2", "60.0 [57.0, 63.0]", "94.0 [91.0, 97.0]", "90 %", "8.0", "1.20",
                              "chosen")  # fmt: skip
     assert [row[-1] for row in steps.rows] == ["", "", "chosen", ""]
@@ -72,3 +74,43 @@ def test_what_a_search_left_half_or_another_wrote_is_named_and_left_out(tmp_path
     assert report.fitted == []
     assert len([line for line in report.skipped if line.startswith(f"{FIT}: ")]) == 1
     assert 'id="fit-0"' not in (tmp_path / "report.html").read_text()
+
+
+def test_the_frontier_has_every_cut_that_was_measured_and_the_budget(tmp_path):
+    Maker(tmp_path).curve()
+    (tmp_path / FIT).write_text(json.dumps(found()))
+    draw(tmp_path)
+    with (tmp_path / "figures" / "frontier.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    left, right = (
+        [row for row in rows if row["panel"] == panel]
+        for panel in ("weights (MiB)", "times fewer operations a token")
+    )
+    measured = [row for row in left if row["kind"] == "point"]
+    assert [(float(row["value"]), round(float(row["kept"]), 2)) for row in measured] == [
+        (10, 1), (9, 0.8), (8, 0.6), (8, 0.94), (7, 0.4),
+    ]  # fmt: skip
+    assert [row["what"] for row in measured if row["chosen"] == "True"] == ["healed"]
+    assert [row["kept"] for row in left if row["kind"] == "keep"] == ["0.9"]
+    assert [float(row["value"]) for row in left if row["kind"] == "bound"] == [9]
+    assert [row for row in right if row["kind"] == "bound"] == []  # no speed was asked for
+    assert 'id="frontier"' in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_share_to_keep_there_is_no_frontier(tmp_path):
+    Maker(tmp_path).curve()
+    content = found()
+    content["budget"] = {"keep": None, "memory_bytes": 9 * 2**20, "speedup": None}
+    (tmp_path / FIT).write_text(json.dumps(content))
+    draw(tmp_path)
+    assert not (tmp_path / "figures" / "frontier.csv").exists()
+    assert make_fit(tmp_path).frontier == []
+
+
+def test_a_measured_speed_is_called_one(tmp_path):
+    (tmp_path / FIT).write_text(json.dumps({**found(), "timed": True}))
+    fit = make_fit(tmp_path)
+    assert "times the\nspeed" in fit.tables[0].columns
+    assert {each["panel"] for each in fit.frontier} == {
+        "weights (MiB)", "writing: times as fast as the dense model",
+    }  # fmt: skip

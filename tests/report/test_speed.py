@@ -5,7 +5,7 @@ from layerprune.report import draw
 from layerprune.report.curves import make_curves
 from layerprune.report.entry import read_entry
 from layerprune.report.sped import make_sped
-from layerprune.report.speed import COUNTED, IDEAL, MEASURED, READING, WEIGHTS, speed_data
+from layerprune.report.speed import COUNTED, IDEAL, MEASURED, READING, WEIGHTS, WRITING, speed_data
 
 
 def curves_of(maker: Maker):
@@ -28,6 +28,9 @@ def test_what_is_drawn_is_what_was_measured_beside_what_could_be(maker):
         assert found[READING, count, COUNTED]["value"] == pytest.approx(
             1 / (0.1 + 0.9 * (8 - count) / 8)
         )
+        assert found[WRITING, count, COUNTED]["value"] == pytest.approx(
+            1 / (0.3 + 0.7 * (8 - count) / 8)
+        )
         gib = found[WEIGHTS, count, MEASURED]["value"]
         assert gib * 2**30 == point.speed["pruned"]["weight_bytes"]
 
@@ -38,10 +41,30 @@ def test_the_table_says_what_it_was_measured_with(maker):
     table = make_sped(curves_of(maker))
     assert table.num_names == 0
     cells = dict(zip(table.columns, table.rows[1], strict=True))
-    assert (cells["fraction"], cells["n"], cells["layers"]) == ("50.0%", "4", "2.00")
+    assert (cells["fraction"], cells["n"], cells["by\nlayers"]) == ("50.0%", "4", "2.00")
+    assert table.columns.count("by op-\nerations") == 2
+    assert "1.60 (1.44-1.92)" in table.rows[1]
     assert cells["written\ntok/s"] == "48.0"
     assert "2 prompts at once, each of 64 tokens, 16 written after it, medians of 5" in table.note
     assert make_sped(curves_of(maker)[1:]) is None
+
+
+def test_a_narrow_terminal_has_medians_alone_and_all_columns(maker):
+    maker.curve(counts=(0, 4), speed=True, write=False)
+    wide = make_sped(curves_of(maker))
+    narrow = make_sped(curves_of(maker), 100)
+    assert narrow.width <= 100 < wide.width
+    assert narrow.columns == wide.columns
+    assert "1.60" in narrow.rows[1]
+
+
+def test_records_from_before_written_tokens_were_counted_are_read(maker):
+    point = maker.point((0,), speed=True, write=False)
+    for name in ("dense", "pruned"):
+        del point.speed[name]["flops_per_new_token"]
+    curves = make_curves([read_entry(point)])
+    assert {row["panel"] for row in speed_data(curves) if row["what"] == COUNTED} == {READING}
+    assert "" in make_sped(curves).rows[0]
 
 
 def test_speed_is_on_the_page_once_with_its_table(maker):

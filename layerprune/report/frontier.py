@@ -1,0 +1,73 @@
+"""The frontier of a search: what models keep, against what their weights take and their speed."""
+
+from typing import Any
+
+import altair as alt
+
+from layerprune.report import style
+from layerprune.report.cost import WIDTH
+from layerprune.report.fit import HEALED, UNHEALED
+from layerprune.report.lines import Chart, faceted
+from layerprune.report.series import Datum
+
+
+def frontier_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
+    """Two panels: weights on the left, speed on the right; what was chosen is ringed."""
+    base = alt.Chart()
+    point = base.transform_filter("datum.kind === 'point'")
+    x = alt.X(
+        "value:Q", title=None, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5)
+    )
+    y = alt.Y(
+        "kept:Q",
+        title="kept of the margin over chance (%)",
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(labelExpr="format(datum.value * 100, '.3~g')", tickCount=6),
+    )
+    dash = alt.StrokeDash(
+        "what:N",
+        scale=alt.Scale(domain=[HEALED, UNHEALED], range=[style.SOLID, style.DOTTED]),
+        legend=alt.Legend(title=None, orient="top", symbolSize=500),
+    )
+    color = style.HUES[0]
+    line = point.mark_line(strokeWidth=2, color=color).encode(
+        x=x, y=y, strokeDash=dash, order=alt.Order("layers_dropped:Q")
+    )
+    bar = point.mark_rule(strokeWidth=1.25, color=color, opacity=0.5, aria=False).encode(
+        x=x, y=alt.Y("low:Q"), y2="high:Q"
+    )
+    dot = point.mark_point(filled=True, opacity=1, size=50, color=color, aria=False).encode(
+        x=x, y=y, tooltip=_TOOLTIP
+    )
+    chosen = point.transform_filter("datum.chosen")
+    ring = chosen.mark_point(size=260, strokeWidth=2, color=style.NEAREST, aria=False).encode(
+        x=x, y=y, tooltip=_TOOLTIP
+    )
+    keep = base.transform_filter("datum.kind === 'keep'")
+    floor = keep.mark_rule(strokeDash=style.DASHED, color=style.DENSE).encode(y=y)
+    name = keep.mark_text(
+        align="right", baseline="bottom", dx=-3, dy=-3, color=style.SAID, aria=False
+    ).encode(x=alt.value(WIDTH), y=y, text="label:N")
+    bound = (
+        base.transform_filter("datum.kind === 'bound'")
+        .mark_rule(strokeDash=style.DASHED, color=style.DENSE)
+        .encode(x=x)
+    )
+    layers = [floor, bound, bar, line, dot, ring, name]
+    panel = alt.layer(*layers).properties(width=WIDTH, height=240)
+    return (
+        faceted(panel, data, 2, WIDTH)
+        .resolve_scale(x="independent")
+        .properties(title=alt.TitleParams(text=title, subtitle=subtitle))
+    )
+
+
+_TOOLTIP: list[Any] = [
+    alt.Tooltip("layers_dropped:Q", title="layers dropped"),
+    alt.Tooltip("what:N", title="is"),
+    alt.Tooltip("panel:N", title="what"),
+    alt.Tooltip("value:Q", format=".2f"),
+    alt.Tooltip("kept:Q", title="keeps", format=".1%"),
+    alt.Tooltip("low:Q", title="at least", format=".1%"),
+    alt.Tooltip("high:Q", title="at most", format=".1%"),
+]
