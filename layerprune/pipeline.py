@@ -30,7 +30,7 @@ from layerprune.plan.order import stored_order
 from layerprune.plan.plan import Plan
 from layerprune.plan.search import extend
 from layerprune.plan.target import Target
-from layerprune.progress import bar, say
+from layerprune.progress import bar, say, say_once
 from layerprune.record.identity import order_identity, plain, profile_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.provenance import provenance
@@ -249,8 +249,11 @@ class _Whole:
     def heldout(self) -> Tensor:
         """Token sequences [S, T]."""
         data = self._job.config.data
-        text = self._job.text.heldout
-        return cut(text, self.tokenizer, data.sequence_length, data.heldout_sequences)
+        found_ST = cut(
+            self._job.text.heldout, self.tokenizer, data.sequence_length, data.heldout_sequences
+        )
+        _say_if_fewer("held-out", found_ST, "data.heldout_sequences", data.heldout_sequences)
+        return found_ST
 
     @cached_property
     def calibration(self) -> Tensor:
@@ -258,7 +261,16 @@ class _Whole:
         data = self._job.config.data
         of_questions = data.calibration is Calibration.questions
         text = self._job.questions.solved() if of_questions else self._job.text.calibration
-        return cut(text, self.tokenizer, data.sequence_length, data.calibration_sequences)
+        most = data.calibration_sequences
+        found_ST = cut(text, self.tokenizer, data.sequence_length, most)
+        _say_if_fewer("calibration", found_ST, "data.calibration_sequences", most)
+        return found_ST
+
+
+def _say_if_fewer(what: str, found_ST: Tensor, key: str, asked: int) -> None:
+    if len(found_ST) < asked:
+        num, length = found_ST.shape
+        say_once(f"{key}={asked}: the {what} text has {num} sequences of {length} tokens, no more.")
 
 
 def _plans(

@@ -115,6 +115,18 @@ def test_one_point_equals_the_same_point_of_a_curve(tmp_path, tiny_folder, tiny_
     assert single[0].plan == curve[2].plan
 
 
+def test_less_text_than_asked_for_is_said(tmp_path, tiny_folder, tiny_tasks, capsys):
+    text = tmp_path / "three.jsonl"
+    documents = [{"text": f"{name} {'word ' * 40}"} for name in ("one", "two", "three")]
+    text.write_text("\n".join(map(json.dumps, documents)))
+    files = ("data=files", f"data.files=[{text}]", "prune.fraction=0.25", "tracker=disabled")
+    (point,) = run(tmp_path, tiny_folder, tiny_tasks, *files)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "data.calibration_sequences=8: the calibration text has 6 sequences of 32 tok" in said
+    assert "data.heldout_sequences=4" not in said
+    assert point.loss["num_sequences"] == 4
+
+
 @pytest.fixture(scope="module")
 def every_metric(tmp_path_factory):
     """One study for all metrics: what they share is measured once."""

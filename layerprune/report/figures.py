@@ -39,6 +39,7 @@ from layerprune.report.series import Datum, accuracy_data, errors_of, loss_data,
 from layerprune.report.size import size_chart, size_data
 from layerprune.report.sped import timed
 from layerprune.report.speed import speed_chart, speed_data
+from layerprune.report.statistics import LEVEL
 from layerprune.report.training import PANEL as TRAINING_PANEL
 from layerprune.report.training import thinned, trained, training_chart, training_data
 from layerprune.similarity.profile import Profile
@@ -170,7 +171,11 @@ def make_figures(
 def _frontier(fit: Fit, several: bool) -> Figure:
     data = fit.frontier
     title = f"What smaller models keep{f', {fit.study}' if several else ''}"
-    said = "bars: 95% intervals by paired questions; dashed: the budget; ringed: the model chosen"
+    keep = next(datum["kept"] for datum in data if datum["kind"] == "keep")
+    said = (
+        f"bars: {LEVEL:.0%} intervals by paired questions; dashed: the budget, fit.keep={keep:g}; "
+        "ringed: the model chosen"
+    )
     spoken = [
         f"{datum['panel']} {datum['value']:.4g}, {datum['layers_dropped']} layers dropped, "
         f"{datum['what']}{', chosen' if datum['chosen'] else ''}: keeps {datum['kept']:.1%}"

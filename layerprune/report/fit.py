@@ -100,8 +100,7 @@ def _frontier(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel, name, unit, bound in panels:
         points = list(_points(found, name, unit))
         if points:
-            asked = f"fit.keep={budget['keep']:g}"
-            yield {"kind": "keep", "panel": panel, "kept": budget["keep"], "label": asked}
+            yield {"kind": "keep", "panel": panel, "kept": budget["keep"]}
             if bound is not None:
                 yield {"kind": "bound", "panel": panel, "value": bound / unit}
         for point in points:

@@ -45,15 +45,12 @@ def frontier_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
     )
     keep = base.transform_filter("datum.kind === 'keep'")
     floor = keep.mark_rule(strokeDash=style.DASHED, color=style.DENSE).encode(y=y)
-    name = keep.mark_text(
-        align="right", baseline="bottom", dx=-3, dy=-3, color=style.SAID, aria=False
-    ).encode(x=alt.value(WIDTH), y=y, text="label:N")
     bound = (
         base.transform_filter("datum.kind === 'bound'")
         .mark_rule(strokeDash=style.DASHED, color=style.DENSE)
         .encode(x=x)
     )
-    layers = [floor, bound, bar, line, dot, ring, name]
+    layers = [floor, bound, bar, line, dot, ring]
     panel = alt.layer(*layers).properties(width=WIDTH, height=240)
     return (
         faceted(panel, data, 2, WIDTH)
