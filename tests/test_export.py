@@ -209,7 +209,7 @@ def test_large_weights_lie_in_several_files_with_an_index(
 ):
     config = settings(tiny_folder, tiny_tasks, tmp_path, "none", LAYERS)
     _, single = exported(config)
-    monkeypatch.setattr("layerprune.export.SHARD", "50KB")
+    monkeypatch.setattr("layerprune.export.SHARD", 50_000)
     _, folder = exported(settings(tiny_folder, tiny_tasks, tmp_path, "none", LAYERS, "study=two"))
     shards = sorted(path.name for path in (folder / "model").glob("*.safetensors"))
     index = json.loads((folder / "model" / "model.safetensors.index.json").read_text())

@@ -81,6 +81,24 @@ def load(
     return Loaded(model, tokenizer)
 
 
+def without_weights(source: Source, dtype: Dtype) -> tuple[PreTrainedModel, set[str]]:
+    """The model in `source` on the meta device, and the names in its files that it does not use.
+
+    Raises `UserError` as `load` does.
+    """
+    loaded: Any
+    with _translated(source):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=getattr(torch, dtype.value),
+            device_map={"": "meta"},
+            output_loading_info=True,
+        )
+    model, report = loaded
+    _check_keys(source, report)
+    return model, set(report["unexpected_keys"])
+
+
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer in `source`. Raises `UserError` where there is none."""
     with _translated(source):

@@ -19,17 +19,20 @@ def precision(folder: Path) -> Dtype | None:
     """
     count: Counter[str] = Counter()
     for file in folder.glob("*.safetensors"):
-        for name, tensor in _header(file).items():
-            if name != "__metadata__":
-                start, end = tensor["data_offsets"]
-                count[tensor["dtype"]] += end - start
+        for tensor in read_header(file)[0].values():
+            start, end = tensor["data_offsets"]
+            count[tensor["dtype"]] += end - start
     most = count.most_common(1)
     return KINDS.get(most[0][0]) if most else None
 
 
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """What a safetensors file says of its tensors: eight bytes of length, then JSON."""
+def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """What a safetensors file says of its tensors, and where in it their bytes begin.
+
+    It begins with eight bytes of length, then has JSON.
+    """
     with file.open("rb") as content:
-        header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-    assert isinstance(header, dict)
-    return header
+        length = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(length))
+    header.pop("__metadata__", None)
+    return header, 8 + length

@@ -5,6 +5,7 @@ a threshold, or repeat a pattern. `layer` is an index before the cut, `slot` one
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from layerprune.model.stack import COUNTS, UnsupportedArchitecture, num_layers
+
+UNKNOWN = ("_model_name_or_path", "unk_token_id")
+"""What a configuration that was read from a GGUF file says, and few of its classes know."""
 
 LISTS = (
     "attention_layers",
@@ -59,6 +63,13 @@ ZERO = {
     "scale_attn_by_inverse_layer_idx": "divides attention by a layer's index",
 }
 """Fields that tie layers to their places unless they are zero, and what they do."""
+
+
+def forget_unknown(config: Any) -> None:
+    """Take out of a configuration what its class does not know, before it is saved."""
+    known = {field.name for field in dataclasses.fields(config)}
+    for name in set(UNKNOWN) - known:
+        vars(config).pop(name, None)
 
 
 def cut_config(config: PreTrainedConfig, kept: Sequence[int], saved: bool) -> PreTrainedConfig:

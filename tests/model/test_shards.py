@@ -1,0 +1,172 @@
+"""A checkpoint copied from file to file is the one that is written from memory."""
+
+import json
+
+import pytest
+import torch
+from families import TINY
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import byte_tokenizer, tiny
+from transformers import AutoModelForCausalLM
+
+from layerprune.config.schema import Dtype, ModelConfig
+from layerprune.errors import UserError
+from layerprune.model import shards
+from layerprune.model.load import load
+from layerprune.model.precision import precision
+from layerprune.model.shards import write_without
+from layerprune.model.source import locate
+from layerprune.model.stack import UnsupportedArchitecture
+from layerprune.model.surgery import drop_layers
+
+GONE = [2, 3, 6]
+
+
+def located(tmp_path, model, **saving):
+    folder = tmp_path / "whole"
+    model.save_pretrained(folder, **saving)
+    byte_tokenizer().save_pretrained(folder)
+    return locate(ModelConfig(path=str(folder)), tmp_path)
+
+
+def from_memory(source, folder, gone, dtype=None):
+    """What is written by a model that was opened whole."""
+    model = drop_layers(load(source, precision(source.folder), "cpu").model, gone)
+    if dtype is not None:
+        model = model.to(dtype)
+    model.save_pretrained(folder)
+    return folder
+
+
+def copied(source, folder, gone, dtype=None, shard=10**9):
+    folder.mkdir()
+    assert write_without(source, gone, folder, dtype, shard)
+    return folder
+
+
+def tensors(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+def assert_same(one, other):
+    ours, theirs = tensors(one), tensors(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert torch.equal(tensor, theirs[name]), name
+    for name in ("config.json", "generation_config.json"):
+        assert (one / name).is_file() == (other / name).is_file()
+        if (one / name).is_file():
+            assert json.loads((one / name).read_text()) == json.loads((other / name).read_text())
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_every_family_is_written_as_from_memory(tmp_path, family):
+    source = located(tmp_path, tiny(family))
+    gone = GONE
+    try:
+        theirs = from_memory(source, tmp_path / "theirs", gone)
+    except UnsupportedArchitecture:  # layers that this family cannot lose
+        gone = [0, 1, 2, 3]
+        theirs = from_memory(source, tmp_path / "theirs", gone)
+    assert_same(copied(source, tmp_path / "ours", gone), theirs)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_other_numbers_and_several_files(tmp_path, family):
+    source = located(tmp_path, tiny(family), max_shard_size="100KB")
+    assert len(list(source.folder.glob("*.safetensors"))) > 1
+    theirs = from_memory(source, tmp_path / "theirs", GONE, torch.bfloat16)
+    ours = copied(source, tmp_path / "ours", GONE, Dtype.bfloat16, shard=40_000)
+    assert_same(ours, theirs)
+    files = list(ours.glob("*.safetensors"))
+    assert len(files) > 1
+    listed = json.loads((ours / "model.safetensors.index.json").read_text())["weight_map"]
+    assert listed.keys() == tensors(ours).keys()
+    for file in files:
+        with safe_open(file, "pt") as content:
+            assert all(listed[name] == file.name for name in content.keys())  # noqa: SIM118
+    _, report = AutoModelForCausalLM.from_pretrained(ours, output_loading_info=True)
+    assert not any(report.values())
+
+
+def test_what_the_model_does_not_use_stays_behind(tmp_path):
+    source = located(tmp_path, tiny("gpt2"))
+    path = source.folder / "model.safetensors"
+    content = load_file(path)
+    content["lm_head.weight"] = content["transformer.wte.weight"].clone()  # tied: the same again
+    content["transformer.rubbish"] = torch.zeros(3)
+    save_file(content, path, metadata={"format": "pt"})
+    theirs = from_memory(source, tmp_path / "theirs", GONE)
+    ours = copied(source, tmp_path / "ours", GONE)
+    assert_same(ours, theirs)
+    assert not {"lm_head.weight", "transformer.rubbish"} & tensors(ours).keys()
+
+
+def test_numbers_of_several_kinds_become_those_of_most(tmp_path):
+    source = located(tmp_path, tiny("llama"))
+    path = source.folder / "model.safetensors"
+    content = {
+        name: tensor.half() if name.endswith("norm.weight") else tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(content, path, metadata={"format": "pt"})
+    theirs = from_memory(source, tmp_path / "theirs", GONE)
+    assert_same(copied(source, tmp_path / "ours", GONE), theirs)
+
+
+def test_few_bytes_are_in_memory_at_once(tmp_path, monkeypatch):
+    source = located(tmp_path, tiny("llama"))
+    monkeypatch.setattr(shards, "CHUNK", 1000)
+    read = []
+    real = shards._converted
+    monkeypatch.setattr(
+        shards, "_converted", lambda part, copy: read.append(len(part)) or real(part, copy)
+    )
+    ours = copied(source, tmp_path / "ours", GONE, Dtype.float16)
+    assert max(read) == 1000 < sum(read)
+    assert_same(ours, from_memory(source, tmp_path / "theirs", GONE, torch.float16))
+
+
+def test_what_names_do_not_tell_apart_is_not_copied(tmp_path, monkeypatch):
+    source = located(tmp_path, tiny("llama"))
+    path = source.folder / "model.safetensors"
+    # Another list of as many layers under a name that fits.
+    content = load_file(path)
+    content |= {f"layers.{at}.weight": torch.zeros(2) for at in range(8)}
+    save_file(content, path, metadata={"format": "pt"})
+    out = tmp_path / "ours"
+    out.mkdir()
+    with pytest.raises(UserError, match="layers that its config"):
+        write_without(source, GONE, out, None, 10**9)
+    monkeypatch.setattr("layerprune.model.load._check_keys", lambda *_: None)
+    assert not write_without(source, GONE, out, None, 10**9)
+    assert list(out.iterdir()) == []
+
+
+def test_what_cannot_be_opened_again_is_not_left(tmp_path, monkeypatch):
+    source = located(tmp_path, tiny("llama"))
+    monkeypatch.setattr(shards, "_describe", lambda *_: (tmp_path / "ours" / "x").touch())
+    monkeypatch.setattr(shards, "_opens", lambda *_: False)
+    out = tmp_path / "ours"
+    out.mkdir()
+    assert not write_without(source, GONE, out, None, 10**9)
+    assert list(out.iterdir()) == []
+
+
+def test_a_file_that_ends_too_early_is_named(tmp_path):
+    source = located(tmp_path, tiny("llama"))
+    out = tmp_path / "ours"
+    out.mkdir()
+    path = source.folder / "model.safetensors"
+    header, start = shards.read_header(path)
+    first = min(header.values(), key=lambda tensor: tensor["data_offsets"])
+    broken = shards.Copy(
+        path, start + first["data_offsets"][1], path.stat().st_size, (2,), "F32", "x", "F32"
+    )
+    with pytest.raises(UserError, match="ends before"):
+        shards._write([broken], out / "model.safetensors")
