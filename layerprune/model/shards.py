@@ -101,23 +101,23 @@ def _renamer(
 ) -> Callable[[str], str | None] | None:
     """What a tensor's name becomes, None if it goes; None where names do not tell layers apart."""
     layers = decoder_stack(model).layers
-    path = next(name for name, part in model.named_modules() if part is layers)
+    path = next(name for name, part in model.named_modules() if part is layers).split(".")
     numbers: dict[str, set[int]] = {}
     for name in names:
         # Only the first number: those after it count what a layer has several of.
-        found = re.match(r"(\D*?)\.?(?<![^.])(\d+)\.", name)
+        found = re.match(r"((?:[^.]+\.)*?)(\d+)\.", name)
         if found:
             numbers.setdefault(found[1], set()).add(int(found[2]))
-    # Files may say less or more of where the layers are than the model does: `h`, `model.layers`.
-    possible = [
-        start
+    # The way to the layers may go by other parts in files than in the model, but ends alike.
+    alike = {
+        start: len(set(start.split(".")) & set(path))
         for start, seen in numbers.items()
-        if set(range(num_layers)) <= seen
-        and (f".{path}".endswith(f".{start}") or f".{start}".endswith(f".{path}"))
-    ]
+        if set(range(num_layers)) <= seen and start.split(".")[-2:-1] == path[-1:]
+    }
+    possible = [start for start, parts in alike.items() if parts == max(alike.values())]
     if len(possible) != 1:
         return None
-    start = f"{possible[0]}." if possible[0] else ""
+    (start,) = possible
     kept = [layer for layer in range(num_layers) if layer not in gone]
     slots = {layer: slot for slot, layer in enumerate(kept)}
 

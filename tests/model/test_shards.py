@@ -137,7 +137,7 @@ def test_what_names_do_not_tell_apart_is_not_copied(tmp_path, monkeypatch):
     path = source.folder / "model.safetensors"
     # Another list of as many layers under a name that fits.
     content = load_file(path)
-    content |= {f"layers.{at}.weight": torch.zeros(2) for at in range(8)}
+    content |= {f"other.model.layers.{at}.weight": torch.zeros(2) for at in range(8)}
     save_file(content, path, metadata={"format": "pt"})
     out = tmp_path / "ours"
     out.mkdir()
