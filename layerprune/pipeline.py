@@ -238,8 +238,9 @@ class _Whole:
     def loaded(self) -> Loaded:
         model, runtime = self._job.config.model, self._job.config.runtime
         return load(
-            self._job.source, model.dtype, runtime.device, model.quantization, runtime.device_map
-        )
+            self._job.source, model.dtype, runtime.device, model.quantization, runtime.device_map,
+            runtime.stream,
+        )  # fmt: skip
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

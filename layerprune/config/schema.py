@@ -489,6 +489,10 @@ class RuntimeConfig:
     device_map: DeviceMap | None = None
     """`auto`: the model is spread over all GPUs, and what they cannot hold waits in the machine's
     memory, or on its disk. Models are only asked then, not healed."""
+    stream: bool = False
+    """Layers stay in the model's files, and one at a time is in memory: each is read once for all
+    cut models and as much text and as many questions as `memory` holds the states of. Models are
+    only asked then, not healed."""
     threads: int | None = None
     """CPU threads; PyTorch's choice if not given."""
     memory: str | None = None
@@ -509,6 +513,8 @@ class RuntimeConfig:
             raise UserError(f"runtime.memory={self.memory}: give a size such as 500MB or 2GiB.")
         if self.device_map is not None and self.device != "auto":
             raise UserError("runtime.device and runtime.device_map exclude each other: give one.")
+        if self.device_map is not None and self.stream:
+            raise UserError("runtime.stream and runtime.device_map exclude each other: give one.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"runtime.threads={self.threads}: it must be at least 1.")
 
@@ -548,7 +554,7 @@ class Config:
             raise UserError(f"seed={self.seed}: it must lie between 0 and 2**32 - 1.")
         self._check_calibration()
         self._check_quantization()
-        self._check_device_map()
+        self._check_places()
         self._check_fit()
         if "targets" in HEAL_KEYS[self.heal.recipe] and self.heal.targets is None:
             # Not interpolated in YAML: OmegaConf cannot refer to a list that is null.
@@ -595,19 +601,23 @@ class Config:
                 "leave model.quantization out."
             )
 
-    def _check_device_map(self) -> None:
+    def _check_places(self) -> None:
         """What can be done with a model whose parts are in several places."""
-        if self.runtime.device_map is None:
+        if self.runtime.device_map is None and not self.runtime.stream:
             return
+        key = "runtime.stream" if self.runtime.stream else "runtime.device_map"
         if self.heal.recipe != "none":
             raise UserError(
-                f"heal={self.heal.recipe} trains a model that is in one place: "
-                "leave runtime.device_map out."
+                f"heal={self.heal.recipe} trains a model that is in one place: leave {key} out."
             )
         if self.metric.name == "taylor":
             raise UserError(
-                "metric=taylor takes gradients of a model that is in one place: "
-                "leave runtime.device_map out."
+                f"metric=taylor takes gradients of a model that is in one place: leave {key} out."
+            )
+        if self.runtime.stream and self.model.quantization is not None:
+            raise UserError(
+                "runtime.stream reads weights as they are in the files: "
+                "leave model.quantization out."
             )
 
     def _check_fit(self) -> None:

@@ -233,7 +233,7 @@ class Scorer(HFLM):
                 advance(steps * tokens / work)
 
             try:
-                for wave in self._waves(some, most_waiting(paths)):
+                for wave in self._waves(some, most_waiting(self.model, paths)):
                     parts = [Rows(part, self.model, new, self._trees, len(prefix)) for part in wave]
                     walk(self.model, paths, parts, self._room, prefix, move)
                 break

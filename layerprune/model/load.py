@@ -22,7 +22,7 @@ from layerprune.config.schema import DeviceMap, Dtype, Quantization
 from layerprune.errors import UserError
 from layerprune.model import quantized
 from layerprune.model.source import Source
-from layerprune.model.spread import Spread
+from layerprune.model.spread import Spread, on_disk
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,13 @@ def load(
     device: str,
     quantization: Quantization | None = None,
     device_map: DeviceMap | None = None,
+    stream: bool = False,
 ) -> Loaded:
     """The model in `source`, in evaluation mode on `device`; in its files' precision if None.
 
     With `quantization` the weights of its linear layers are held so, and computed with in `dtype`.
-    With `device_map` the model is spread over what devices there are, in place of `device`.
+    With `device_map` the model is spread over what devices there are, in place of `device`. With
+    `stream` its layers stay in the files until they run.
 
     Raises `UserError` where the files are no causal language model, or lack a weight.
     """
@@ -58,9 +60,11 @@ def load(
     settings: dict[str, Any] = {}
     if quantization:
         settings |= quantized.arguments(quantization, dtype or Dtype.float32, place)
-    on_disk = Spread() if device_map else None
-    if on_disk:
-        settings |= on_disk.arguments
+    spread = Spread() if device_map else None
+    if stream:
+        spread = Spread(on_disk(_without_weights(source, dtype)[0], place))
+    if spread:
+        settings |= spread.arguments
     with _translated(source):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -76,8 +80,8 @@ def load(
     _check_keys(source, report)
     if quantization:
         quantized.settle(model, quantization)
-    if on_disk:
-        on_disk.belongs_to(model)
+    if spread:
+        spread.belongs_to(model)
     return Loaded(model, tokenizer)
 
 
@@ -86,17 +90,24 @@ def without_weights(source: Source, dtype: Dtype) -> tuple[PreTrainedModel, set[
 
     Raises `UserError` as `load` does.
     """
+    model, report = _without_weights(source, dtype)
+    _check_keys(source, report)
+    return model, set(report["unexpected_keys"])
+
+
+def _without_weights(source: Source, dtype: Dtype | None) -> tuple[Any, dict[str, Any]]:
     loaded: Any
     with _translated(source):
         loaded = AutoModelForCausalLM.from_pretrained(
             source.folder,
-            dtype=getattr(torch, dtype.value),
+            dtype=getattr(torch, dtype.value) if dtype else "auto",
+            use_safetensors=not source.pickled,
+            trust_remote_code=source.own_code,
             device_map={"": "meta"},
             output_loading_info=True,
         )
     model, report = loaded
-    _check_keys(source, report)
-    return model, set(report["unexpected_keys"])
+    return model, report
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:

@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.segment import Run
-from layerprune.model.spread import input_device
+from layerprune.model.spread import input_device, layers_wait
 from layerprune.model.stack import Head
 from layerprune.paths.room import Room, smaller
 from layerprune.paths.scored import scored
 from layerprune.paths.tree import Path, layer_runs
-from layerprune.paths.walk import States, walk
+from layerprune.paths.walk import States, most_waiting, walk
 from layerprune.progress import bar
 
 
@@ -27,30 +27,41 @@ def losses(
     with bar(title, total=layer_runs(paths) * len(ids_ST)) as advance:
         done = 0
         while done < len(ids_ST):
-            # One batch after another: the states of all would be held until the end.
             count = max(1, room.tokens // ids_ST.shape[1])
-            ids_BT = ids_ST[done : done + count].to(input_device(model))
-            new: list[list[float]] = [[] for _ in paths]
+            wave = ids_ST[done : done + count * _together(model, paths, room)]
+            parts = [
+                _Sequences(ids_BT.to(input_device(model)), len(paths))
+                for ids_BT in wave.split(count)
+            ]
             try:
-                walk(model, paths, [_Sequences(ids_BT, new)], room)
+                walk(model, paths, parts, room)
             except RuntimeError as error:
                 room = smaller(room, error)
                 continue
-            for of_path, some in zip(found, new, strict=True):
-                of_path += some
-            done += len(ids_BT)
-            advance(layer_runs(paths) * len(ids_BT))
+            for part in parts:
+                for of_path, some in zip(found, part.found, strict=True):
+                    of_path += some
+            done += len(wave)
+            advance(layer_runs(paths) * len(wave))
     return found
+
+
+def _together(model: PreTrainedModel, paths: Sequence[Path], room: Room) -> int:
+    """How many batches run in one pass: the states of all are held until its end."""
+    if not layers_wait(model):
+        return 1
+    # Every pass reads all weights again.
+    return max(1, room.waiting // (room.tokens * (most_waiting(model, paths) + 1)))
 
 
 class _Sequences:
     """Sequences [B, T] of text, every token of which after the first is predicted."""
 
-    def __init__(self, ids_BT: Tensor, found: list[list[float]]) -> None:
-        """Each sequence's mean cross-entropy goes into `found`, by path."""
+    def __init__(self, ids_BT: Tensor, num_paths: int) -> None:
         self.tokens = ids_BT.numel()
+        self.found: list[list[float]] = [[] for _ in range(num_paths)]
+        """By path, each sequence's mean cross-entropy."""
         self._ids_BT = ids_BT
-        self._found = found
 
     def run(
         self, run: Run, before: DynamicCache | None, states: States, last: bool
@@ -66,4 +77,4 @@ class _Sequences:
         normed_NH = normed[0][:, :-1].flatten(0, 1)
         position_N = torch.arange(len(normed_NH), device=normed_NH.device)
         logprob_N, _ = scored(head, normed_NH, position_N, target_BT.flatten(), torch.float32)
-        self._found[path] += (-logprob_N).double().view(target_BT.shape).mean(dim=1).tolist()
+        self.found[path] += (-logprob_N).double().view(target_BT.shape).mean(dim=1).tolist()

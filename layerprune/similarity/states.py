@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.config.schema import Tokens
-from layerprune.model.spread import input_device
+from layerprune.model.segment import runs_in_parts, segment
+from layerprune.model.spread import input_device, layers_wait, resident
 from layerprune.model.stack import DecoderStack, decoder_stack
+from layerprune.paths.room import Room
 from layerprune.similarity.metric import Metric
 from layerprune.similarity.profile import Matrix
 
@@ -59,70 +61,117 @@ def mean_distances(
     `batches` yields token ids [B, T], padded on the right, and lengths [B]. One forward pass
     without the head; distances are averaged, not states, and every sequence weighs the same.
     """
-    stack = decoder_stack(model)
     total_SS: Tensor | None = None
     count = 0
     with torch.inference_mode():
-        for ids_BT, length_B in batches:
-            ids_BT = ids_BT.to(input_device(model))
-            for states_NSH, sequences in _samples(stack, ids_BT, length_B, tokens):
-                summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
-                total_SS = summed_SS if total_SS is None else total_SS + summed_SS
-            count += len(ids_BT)
-            advance(len(ids_BT))
+        for some in _together(model, batches, tokens):
+            for (ids_BT, length_B), states in zip(some, _caught(model, some, tokens), strict=True):
+                for states_NSH, sequences in _samples(states, length_B, tokens):
+                    summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
+                    total_SS = summed_SS if total_SS is None else total_SS + summed_SS
+                count += len(ids_BT)
+                advance(len(ids_BT))
         if total_SS is None:
             raise ValueError("there is no sequence to measure distances on.")
         distances_SS = metric.distances(total_SS / count)
     return distances_SS.cpu().numpy().astype(np.float64)
 
 
+Sequences = tuple[Tensor, Tensor]
+"""Token ids [B, T], padded on the right, and lengths [B]."""
+
+
+def _together(
+    model: PreTrainedModel, batches: Iterable[Sequences], tokens: Tokens
+) -> Iterator[list[Sequences]]:
+    """Batches that run in one pass: one, but for layers that are read again in every pass."""
+    if not _by_layers(model):
+        yield from ([batch] for batch in batches)
+        return
+    held = len(decoder_stack(model).layers) + 2 if tokens is Tokens.all else 2
+    room = Room.of(model).waiting // held
+    some: list[Sequences] = []
+    for batch in batches:
+        if some and sum(ids_BT.numel() for ids_BT, _ in (*some, batch)) > room:
+            yield some
+            some = []
+        some.append(batch)
+    if some:
+        yield some
+
+
+def _by_layers(model: PreTrainedModel) -> bool:
+    return runs_in_parts(model) and layers_wait(model)
+
+
+def _caught(
+    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens
+) -> Iterator[list[Tensor]]:
+    """Of each batch, the S states: [B, H] of last tokens, or [B, T, H] of all.
+
+    Of last tokens only, no others are kept while the pass runs: S vectors a sequence, not S x T.
+    """
+    stack, place = decoder_stack(model), input_device(model)
+    if _by_layers(model):
+        yield from _caught_by_layers(model, some, tokens)
+        return
+    for ids_BT, length_B in some:
+        states: list[Tensor] = []
+
+        def catch(hidden_BTH: Tensor, to: list[Tensor] = states, of: Tensor = length_B) -> None:
+            to.append(_kept(hidden_BTH, of, tokens, place))
+
+        with catching(stack, catch):
+            # Padding is on the right and attention looks to the left: no real token sees it.
+            stack.decoder(input_ids=ids_BT.to(place), use_cache=False)
+        yield states
+
+
+def _caught_by_layers(
+    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens
+) -> list[list[Tensor]]:
+    stack, place = decoder_stack(model), input_device(model)
+    layers = list(stack.layers)
+    caught: list[list[Tensor]] = [[] for _ in some]
+    hidden: list[Tensor | None] = [None] * len(some)
+    for number, layer in enumerate(layers):
+        seen: list[Tensor] = []
+        with resident(layer), segment(model, [number]) as run, catching(stack, seen.append):
+            for at, (ids_BT, length_B) in enumerate(some):
+                before = hidden[at]
+                out = run(ids=ids_BT.to(place)) if before is None else run(state=before)
+                hidden[at] = out.state
+                # Its input and its output, which is the next one's input.
+                new = seen if number + 1 == len(layers) else seen[:1]
+                caught[at] += [_kept(each, length_B, tokens, place) for each in new]
+                seen.clear()
+    return caught
+
+
+def _kept(hidden_BTH: Tensor, length_B: Tensor, tokens: Tokens, place: torch.device) -> Tensor:
+    if tokens is Tokens.all:
+        return hidden_BTH.to(place)
+    row_B = torch.arange(len(hidden_BTH), device=hidden_BTH.device)
+    last_BH = hidden_BTH[row_B, length_B.to(hidden_BTH.device) - 1]
+    return last_BH.flatten(1).to(place)
+
+
 def _samples(
-    stack: DecoderStack, ids_BT: Tensor, length_B: Tensor, tokens: Tokens
+    states: Sequence[Tensor], length_B: Tensor, tokens: Tokens
 ) -> Iterator[tuple[Tensor, int]]:
     """States [N, S, H] of tokens that are looked at together, and how many sequences they are of.
 
-    All last tokens of a batch, or all tokens of one sequence: metrics compute in float64, and that
-    of a whole batch would be too much at once.
+    All last tokens of a batch, or all tokens of one sequence but its first: metrics compute in
+    float64, and that of a whole batch would be too much at once. The first token of a sequence
+    attends to nothing but itself, and many models give it a norm that is orders of magnitude above
+    all others, for later tokens to attend to (an attention sink, Xiao et al., arXiv 2309.17453): it
+    would say nothing of what layers do to text.
     """
     if tokens is Tokens.last:
-        yield last_token_states(stack, ids_BT, length_B), len(ids_BT)
-    else:
-        for states_NSH in all_token_states(stack, ids_BT, length_B):
-            yield states_NSH, 1
-
-
-def last_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> Tensor:
-    """States [B, S, H] at the last real token of each sequence, float32 or the model's own.
-
-    Only that token is kept while the pass runs: memory is S vectors a sequence, not S x T.
-    """
-    row_B = torch.arange(len(ids_BT), device=ids_BT.device)
-    last_B = length_B.to(ids_BT.device) - 1
-    caught: list[Tensor] = []
-
-    def catch(hidden_BTH: Tensor) -> None:
-        last_BH = hidden_BTH[row_B.to(hidden_BTH.device), last_B.to(hidden_BTH.device)]
-        caught.append(last_BH.flatten(1).to(ids_BT.device))
-
-    with catching(stack, catch):
-        # Padding is on the right and attention looks to the left: no real token sees it.
-        stack.decoder(input_ids=ids_BT, use_cache=False)
-    return torch.stack(caught, dim=1)
-
-
-def all_token_states(stack: DecoderStack, ids_BT: Tensor, length_B: Tensor) -> Iterator[Tensor]:
-    """By sequence, the states [N, S, H] at all of its real tokens but the first, N = length - 1.
-
-    The first token of a sequence attends to nothing but itself, and many models give it a norm that
-    is orders of magnitude above all others, for later tokens to attend to (an attention sink, Xiao
-    et al., arXiv 2309.17453): it would say nothing of what layers do to text. Memory is S x T
-    vectors for each sequence of the batch, in the model's own precision.
-    """
-    caught: list[Tensor] = []
-    with catching(stack, lambda state_BTH: caught.append(state_BTH.to(ids_BT.device))):
-        stack.decoder(input_ids=ids_BT, use_cache=False)
+        yield torch.stack(list(states), dim=1), len(length_B)
+        return
     for row, length in enumerate(length_B.tolist()):
-        yield torch.stack([state_BTH[row, 1:length].flatten(1) for state_BTH in caught], dim=1)
+        yield torch.stack([state_BTH[row, 1:length].flatten(1) for state_BTH in states], dim=1), 1
 
 
 @contextmanager

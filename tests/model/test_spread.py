@@ -1,5 +1,7 @@
 """A model whose weights are elsewhere until they are used says what it says in one place."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +142,55 @@ def test_a_run_whose_model_does_not_fit_into_memory(family, tiny_tasks, tmp_path
         assert one.plan["dropped"] == other.plan["dropped"]
         assert one.loss["nats"] == pytest.approx(other.loss["nats"], abs=1e-6)
         assert one.scores == other.scores
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mixtral"])
+@pytest.mark.parametrize("tokens", ["last", "all"])
+def test_a_model_of_which_one_layer_is_in_memory(family, tokens, tiny_tasks, tmp_path, monkeypatch):
+    small = tiny(family, vocab_size=259, max_position_embeddings=512)
+    small.to(torch.bfloat16).save_pretrained(tmp_path / "model", max_shard_size="50KB")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+
+    def run(outputs, *overrides):
+        return pipeline.run(compose(
+            "model=custom", f"model.path={tmp_path / 'model'}", "eval.tasks=[letters]",
+            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
+            "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=20",
+            "data.heldout_sequences=20", "prune.fraction=[0,0.25,0.5,0.75]", "prune=block",
+            f"metric.tokens={tokens}", *overrides,
+        ))  # fmt: skip
+
+    plain = run("plain")
+    models, reads = [], Counter()
+
+    def seen(*given):
+        models.append(load.load(*given))
+        for number, layer in enumerate(decoder_stack(models[-1].model).layers):
+            of_weights(layer, number, reads)
+        return models[-1]
+
+    monkeypatch.setattr(pipeline, "load", seen)
+    streamed = run("streamed", "runtime.stream=true")
+    (loaded,) = models
+    layers = decoder_stack(loaded.model).layers
+    assert all(weight.is_meta for weight in layers.parameters())
+    assert not any(weight.is_meta for weight in loaded.model.get_input_embeddings().parameters())
+    # Distances, held-out text and questions in a pass each; whether trees are taken, on top.
+    assert max(reads.values()) <= 3 + 4
+    for one, other in zip(streamed, plain, strict=True):
+        assert one.key == other.key
+        assert one.plan["dropped"] == other.plan["dropped"]
+        assert one.loss["nats"] == pytest.approx(other.loss["nats"], abs=1e-5)
+        assert one.scores == other.scores
+
+
+def of_weights(layer, number, reads):
+    """Count how often one of a layer's matrices is read."""
+    part = next(part for part in layer.modules() if getattr(part, "weight", None) is not None)
+    hook, real = part._hf_hook, part._hf_hook.pre_forward
+
+    def counted(*args, **kwargs):
+        reads[number] += 1
+        return real(*args, **kwargs)
+
+    hook.pre_forward = counted
