@@ -465,7 +465,7 @@ def _spoken(start: str, data: Sequence[Datum], form: Callable[[float], str]) -> 
                 f"{panel}{datum['curve']}, {datum['layers_dropped']} layers dropped: "
                 f"{form(datum['value'])}"
             )
-        else:
+        elif datum["label"]:
             said.append(f"{panel}{datum['label']}")
     return f"{start} {_limited(said)}."
 

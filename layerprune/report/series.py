@@ -48,7 +48,10 @@ def loss_data(curves: Sequence[Curve]) -> list[Datum]:
 
 
 def dense_lines(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
-    """A line for each dense model; one that several curves share is there once."""
+    """A line for each dense model; one that several curves share is there once.
+
+    Of one model that was asked in several ways, the topmost line has the words for all.
+    """
     lines: dict[str, Datum] = {}
     found = list(found)
     several = len({curve.first.model for curve, _ in found}) > 1
@@ -63,6 +66,12 @@ def dense_lines(found: Iterable[tuple[Curve, Value]], form: str) -> list[Datum]:
             "label": f"{name} {form.format(value.value)}",
         }
         lines.setdefault(curve.first.ground, line)
+    ordered = sorted(lines.values(), key=lambda line: float(line["value"]))
+    if not several and len(ordered) > 1:
+        low, high = (form.format(ordered[at]["value"]) for at in (0, -1))
+        for line in ordered:
+            line["label"] = ""
+        ordered[-1]["label"] = f"dense model {low}" + (f" to {high}" if high != low else "")
     return list(lines.values())
 
 

@@ -237,3 +237,21 @@ def test_of_many_subjects_and_curves_whole_curves_are_left_out_and_it_is_said(ma
     }
     assert len(points(figure.data)) == 2 * 3 * 2  # of two curves, on two subjects, all points
     assert "2 of 4 curves" in figure.caption
+
+
+def test_one_model_that_was_asked_in_several_ways_has_its_words_once(maker):
+    maker.curve(questions=20, limit=20, write=False)
+    maker.curve(questions=7, limit=7, write=False)
+    curves = make_curves(map(read_entry, maker.made))
+
+    def labels(some):
+        data = accuracy_data(some, "facts")
+        return {row["value"]: row["label"] for row in data if row["kind"] == "dense"}
+
+    found = labels(curves)
+    (low, nothing), (high, said) = sorted(found.items())
+    assert (nothing, said) == ("", f"dense model {low:.1%} to {high:.1%}")
+    assert labels(curves[:1]) in (
+        {low: f"dense model {low:.1%}"},
+        {high: f"dense model {high:.1%}"},
+    )
