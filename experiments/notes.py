@@ -222,21 +222,29 @@ def shown_of(name: str, outputs: Path) -> Shown:
     return Shown(report.study, curves, make_tasks(curves), profiles)
 
 
-Label = tuple[str, str, str, str, int, int]
-"""What a preset's points are told by: model, metric, strategy, recipe, seed, layers dropped."""
+Label = tuple[str, str, str, str, int, str, str, int]
+"""What a preset's points are told by: model, metric, strategy, recipe, seed, number of solved
+examples, their order, layers dropped."""
+
+NOT_SET = "not set"
 
 
 def _labels(job: Config) -> list[Label]:
     assert job.model.name is not None
     assert job.model.shape is not None
     same = job.model.name, job.metric.name, job.prune.strategy, job.heal.recipe, job.seed
+    few = [
+        NOT_SET if each is None else str(each)
+        for each in (job.eval.num_fewshot, job.eval.fewshot_seed)
+    ]
     wanted, _ = targets(job.prune, job.model.shape.num_hidden_layers)
-    return [(*same, target.count) for target in wanted]
+    return [(*same, few[0], few[1], target.count) for target in wanted]
 
 
 def _label(entry: Entry) -> Label:
     same = entry.model, entry.metric, entry.strategy, entry.heal, entry.seed
-    return *same, entry.num_dropped
+    few = [entry.settings.get(f"eval.{name}", NOT_SET) for name in ("num_fewshot", "fewshot_seed")]
+    return *same, few[0], few[1], entry.num_dropped
 
 
 def _new(name: str) -> str:
