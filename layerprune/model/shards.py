@@ -174,7 +174,7 @@ def _write_all(copies: Sequence[Copy], folder: Path, shard: int) -> None:
     if len(files) == 1:
         _write(files[0], folder / WEIGHTS)
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, some in enumerate(files, start=1):
         name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         _write(some, folder / name)
@@ -230,9 +230,9 @@ def _append(copy: Copy, out: BinaryIO) -> None:
             out.write(part if copy.new_kind == copy.kind else _converted(part, copy))
 
 
-def _converted(part: bytes, copy: Copy) -> memoryview:
+def _converted(part: bytes, copy: Copy) -> bytes:
     values: Tensor = torch.frombuffer(bytearray(part), dtype=FLOATS[copy.kind])
-    return memoryview(values.to(FLOATS[copy.new_kind]).view(torch.uint8).numpy())
+    return values.to(FLOATS[copy.new_kind]).view(torch.uint8).numpy().tobytes()
 
 
 def _width(copy: Copy) -> int:
@@ -244,10 +244,10 @@ def _width(copy: Copy) -> int:
 
 def _opens(folder: Path, dtype: Dtype) -> bool:
     """Whether transformers misses no weight in what was written, and knows all."""
-    _, report = AutoModelForCausalLM.from_pretrained(
+    opened: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype.value),
         device_map={"": "meta"},
         output_loading_info=True,
     )
-    return not any(report.values())
+    return not any(opened[1].values())
