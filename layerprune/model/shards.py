@@ -75,7 +75,7 @@ def write_without(
         return False
     model, unused = without_weights(source, held)
     tied = getattr(model, "all_tied_weights_keys", {})
-    headers = {file: read_header(file) for file in sorted(source.folder.glob("*.safetensors"))}
+    headers = {file: read_header(file) for file in _files(source.folder)}
     names = {name for header, _ in headers.values() for name in header}
     renamed = _renamer(model, names, source.num_layers, layers)
     if renamed is None:
@@ -94,6 +94,17 @@ def write_without(
     for file in folder.iterdir():
         file.unlink()
     return False
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those that transformers reads; others may lie beside them."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return [folder / name for name in sorted(set(places.values()))]
 
 
 def _renamer(

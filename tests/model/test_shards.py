@@ -107,6 +107,14 @@ def test_what_the_model_does_not_use_stays_behind(tmp_path):
     assert not {"lm_head.weight", "transformer.rubbish"} & tensors(ours).keys()
 
 
+def test_files_that_lie_beside_the_weights_are_no_part_of_them(tmp_path):
+    source = located(tmp_path, tiny("llama"), max_shard_size="100KB")
+    theirs = from_memory(source, tmp_path / "theirs", GONE)
+    wrong = {"model.norm.weight": torch.full((32,), 7.0), "other": torch.ones(1)}
+    save_file(wrong, source.folder / "consolidated.safetensors", metadata={"format": "pt"})
+    assert_same(copied(source, tmp_path / "ours", GONE), theirs)
+
+
 def test_numbers_of_several_kinds_become_those_of_most(tmp_path):
     source = located(tmp_path, tiny("llama"))
     path = source.folder / "model.safetensors"
