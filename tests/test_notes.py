@@ -68,6 +68,8 @@ def make(name, outputs, but=()):
             )
             point.plan["metric"] = point.identity["metric"] = job.metric.name
             point.plan["profile"] = key = f"{job.metric.name}{job.data.calibration_sequences}"
+            few = {"num_fewshot": job.eval.num_fewshot, "fewshot_seed": job.eval.fewshot_seed}
+            point.identity["eval"] |= {name: of for name, of in few.items() if of is not None}
             point.identity["job"] = at  # in what else the preset's jobs differ
             point.costs["seconds"]["questions"] = 100.0
             Store(maker.study).write(point)
@@ -156,6 +158,7 @@ def test_no_preset_of_the_embedded_model_is_without_a_note(notes):
 PRESETS = {
     "fig4": ["distances.png", "nearest.png"],
     "fig7": ["accuracy.png"],
+    "fig7_order": ["accuracy.png"],
     "fig8": ["accuracy.png", "loss.png"],
     "metrics": ["accuracy.png", "layers.png"],
     "strategies": ["accuracy.png", "layers.png", "loss.png"],

@@ -107,9 +107,12 @@ def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(set
     )
     assert fitted.samples
     assert all(sample.dense and sample.chosen for sample in fitted.samples)
-    steps, samples = make_fit(tmp_path / "fit")  # it has no subjects
+    fit = make_fit(tmp_path / "fit")
+    steps, samples = fit.tables  # it has no subjects
     assert [row[0] for row in steps.rows if row[-1] == "chosen"] == [str(len(fitted.dropped))]
     assert [row[0] for row in samples.rows] == [sample.prompt for sample in fitted.samples]
+    ringed = {(row["kept"], row["layers_dropped"]) for row in fit.frontier if row.get("chosen")}
+    assert ringed == {(fitted.kept.share, len(fitted.dropped))}
 
 
 def test_a_search_that_was_stopped_goes_on_and_finds_the_same(settings, tmp_path, monkeypatch):
