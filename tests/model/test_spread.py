@@ -111,6 +111,15 @@ def test_distances_and_answers_are_the_same(spread):
         assert greedy == wanted_greedy
 
 
+def points(folder, outputs, tasks, *overrides):
+    """What a run says of the model in `folder`."""
+    return pipeline.run(compose(
+        "model=custom", f"model.path={folder}", "eval.tasks=[letters]",
+        f"eval.include_path={tasks}", f"runtime.outputs={outputs}", "tracker=disabled",
+        "data.sequence_length=32", *overrides,
+    ))  # fmt: skip
+
+
 class Little(Spread):
     """As on a machine whose memory is smaller than the model."""
 
@@ -125,12 +134,10 @@ def test_a_run_whose_model_does_not_fit_into_memory(family, tiny_tasks, tmp_path
     byte_tokenizer().save_pretrained(tmp_path / "model")
 
     def run(outputs, *overrides):
-        return pipeline.run(compose(
-            "model=custom", f"model.path={tmp_path / 'model'}", "eval.tasks=[letters]",
-            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
-            "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=8",
+        return points(
+            tmp_path / "model", tmp_path / outputs, tiny_tasks, "data.calibration_sequences=8",
             "data.heldout_sequences=4", "prune.fraction=[0,0.25,0.5]", *overrides,
-        ))  # fmt: skip
+        )  # fmt: skip
 
     seen = []
     monkeypatch.setattr(load, "Spread", Little)
@@ -152,13 +159,11 @@ def test_a_model_of_which_one_layer_is_in_memory(family, tokens, tiny_tasks, tmp
     byte_tokenizer().save_pretrained(tmp_path / "model")
 
     def run(outputs, *overrides):
-        return pipeline.run(compose(
-            "model=custom", f"model.path={tmp_path / 'model'}", "eval.tasks=[letters]",
-            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
-            "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=20",
-            "data.heldout_sequences=20", "prune.fraction=[0,0.25,0.5,0.75]", "prune=block",
+        return points(
+            tmp_path / "model", tmp_path / outputs, tiny_tasks, "data.calibration_sequences=20",
+            "data.heldout_sequences=20", "prune.fraction=[0,0.25,0.5,0.75]",
             f"metric.tokens={tokens}", *overrides,
-        ))  # fmt: skip
+        )  # fmt: skip
 
     plain = run("plain")
     models, reads = [], Counter()
