@@ -44,11 +44,11 @@ def export(
     """
     form = form or ExportConfig(format="hf")
     dropped, healing = point.plan["dropped"], point.healing
-    healed = healing is not None and healing["steps"][-1]["step"] > 0
+    changed = healing is not None and healing["steps"][-1]["step"] > 0
     tokenizer = load_tokenizer(source)
     with creating_folder(folder / MODEL) as beside:
-        if healed or not write_without(source, dropped, beside, form.dtype, SHARD):
-            _write_opened(source, point, folder, form, beside)
+        if changed or not write_without(source, dropped, beside, form.dtype, SHARD):
+            _write_opened(source, point, folder if changed else None, form, beside)
         tokenizer.save_pretrained(beside)
         write_json(
             beside / "layerprune.json",
@@ -68,19 +68,22 @@ def export(
 
 
 def _write_opened(
-    source: Source, point: Point, folder: Path, form: ExportConfig, beside: Path
+    source: Source, point: Point, changes: Path | None, form: ExportConfig, beside: Path
 ) -> None:
-    """Write the weights and configuration of a point's model, which is in memory meanwhile."""
+    """Write the weights and configuration of a point's model, which is in memory meanwhile.
+
+    What healing changed is in the folder `changes`, if it changed anything.
+    """
     loaded = load(source, precision(source.folder), "cpu")
     model = drop_layers(loaded.model, point.plan["dropped"])
-    if point.healing is not None and point.healing["steps"][-1]["step"] > 0:
+    if changes is not None and point.healing is not None:
         from layerprune.heal.keep import healed  # peft: only where it is used
 
         try:
-            model = healed(model, folder)
+            model = healed(model, changes)
         except FileNotFoundError:
             raise UserError(
-                f"export=hf: what {point.healing['recipe']} changed was not kept in {folder}. "
+                f"export=hf: what {point.healing['recipe']} changed was not kept in {changes}. "
                 "Remove that folder, and run this again with export=hf."
             ) from None
     if form.dtype is not None:  # only now: updates are merged in the finer precision

@@ -298,7 +298,9 @@ def _profile(job: Job, whole: _Whole) -> Profile:
 
     def make() -> Profile:
         ids_ST = whole.calibration
-        matrix_SS = measure(whole.loaded.model, job.config.metric, ids_ST, job.config.seed)
+        config = job.config
+        budget = config.runtime.memory_bytes
+        matrix_SS = measure(whole.loaded.model, config.metric, ids_ST, config.seed, budget)
         return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
     return stored(job.cache / "profiles", key, make)

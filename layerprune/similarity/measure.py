@@ -21,11 +21,18 @@ BATCH = 8
 TRY_DTYPE = "Try model.dtype=bfloat16 or model.dtype=float32."
 
 
-def measure(model: PreTrainedModel, metric: MetricConfig, ids_NT: Tensor, seed: int) -> Matrix:
+def measure(
+    model: PreTrainedModel,
+    metric: MetricConfig,
+    ids_NT: Tensor,
+    seed: int,
+    memory: int | None = None,
+) -> Matrix:
     """Distances [S, S] by `metric`, measured on token sequences [N, T].
 
     Those of metrics that score layers are sums over a block's layers; `seed` matters to
-    `metric=random` alone. Raises `UserError` if one is not a number.
+    `metric=random` alone. `memory`: as `mean_distances` says. Raises `UserError` if one is not a
+    number.
     """
     if metric.name in LAYER_SCORES:
         matrix_SS = added_up(LAYER_SCORES[metric.name](model, ids_NT, seed))
@@ -35,7 +42,7 @@ def measure(model: PreTrainedModel, metric: MetricConfig, ids_NT: Tensor, seed: 
         )
         with bar(f"{metric.name} distances", total=len(ids_NT)) as advance:
             matrix_SS = mean_distances(
-                model, batches, METRICS[metric.name], metric.tokens or Tokens.last, advance
+                model, batches, METRICS[metric.name], metric.tokens or Tokens.last, advance, memory
             )
     if not np.isfinite(matrix_SS).all():
         raise UserError(f"metric={metric.name} gives distances that are not numbers. {TRY_DTYPE}")

@@ -55,16 +55,19 @@ def mean_distances(
     metric: Metric,
     tokens: Tokens = Tokens.last,
     advance: Callable[[int], None] = lambda sequences: None,
+    memory: int | None = None,
 ) -> Matrix:
     """Mean over sequences of `metric` between all states at a sequence's tokens: [S, S].
 
     `batches` yields token ids [B, T], padded on the right, and lengths [B]. One forward pass
-    without the head; distances are averaged, not states, and every sequence weighs the same.
+    without the head; distances are averaged, not states, and every sequence weighs the same. Of a
+    model whose layers wait elsewhere, a pass takes as many batches as `memory` bytes hold the
+    states of, half of what is free by default.
     """
     total_SS: Tensor | None = None
     count = 0
     with torch.inference_mode():
-        for some in _together(model, batches, tokens):
+        for some in _together(model, batches, tokens, memory):
             for (ids_BT, length_B), states in zip(some, _caught(model, some, tokens), strict=True):
                 for states_NSH, sequences in _samples(states, length_B, tokens):
                     summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
@@ -82,14 +85,14 @@ Sequences = tuple[Tensor, Tensor]
 
 
 def _together(
-    model: PreTrainedModel, batches: Iterable[Sequences], tokens: Tokens
+    model: PreTrainedModel, batches: Iterable[Sequences], tokens: Tokens, memory: int | None
 ) -> Iterator[list[Sequences]]:
     """Batches that run in one pass: one, but for layers that are read again in every pass."""
     if not _by_layers(model):
         yield from ([batch] for batch in batches)
         return
     held = len(decoder_stack(model).layers) + 2 if tokens is Tokens.all else 2
-    room = Room.of(model).waiting // held
+    room = Room.of(model, memory).waiting // held
     some: list[Sequences] = []
     for batch in batches:
         if some and sum(ids_BT.numel() for ids_BT, _ in (*some, batch)) > room:

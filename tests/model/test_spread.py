@@ -22,6 +22,8 @@ from layerprune.paths.losses import losses
 from layerprune.paths.room import Room
 from layerprune.plan.lazy import extend_lazily
 from layerprune.plan.order import Order
+from layerprune.similarity.angular import angular
+from layerprune.similarity.states import mean_distances
 
 CPU = torch.device("cpu")
 PATHS = [tuple(range(8)), (0, 1, 2, 6, 7), (0, 3, 4, 5, 6, 7)]
@@ -199,3 +201,18 @@ def of_weights(layer, number, reads):
         return real(*args, **kwargs)
 
     hook.pre_forward = counted
+
+
+def test_a_pass_by_layers_keeps_to_its_memory(tmp_path):
+    model = everything_waits(tiny("llama"), tmp_path)
+    reads = Counter()
+    for number, layer in enumerate(decoder_stack(model).layers):
+        of_weights(layer, number, reads)
+    batches = [(ids_BT, torch.tensor([21])) for ids_BT in IDS_BT.repeat(2, 1).split(1)]
+    matrices = []
+    # Of 21 tokens with 32 numbers each, what goes in and what comes out: half of a budget.
+    for memory, passes in ((2 * 2 * 21 * 32 * 4 * 2, 2), (2**30, 1)):
+        reads.clear()
+        matrices.append(mean_distances(model, batches, angular, memory=memory))
+        assert set(reads.values()) == {passes}
+    np.testing.assert_allclose(*matrices, atol=1e-7)
