@@ -42,12 +42,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
     If another process was faster, its folder stays and this one is dropped. What processes that
     were killed have left beside `path` is removed first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}-{UNFINISHED}-"
-    for remains in path.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_unless_held(remains)
-    beside, lock = _held_folder(path.parent, prefix)
-    try:
+    with scratch(path) as beside:
         yield beside
         for file in filter(Path.is_file, beside.rglob("*")):
             with file.open("rb") as written:
@@ -59,6 +54,21 @@ def creating_folder(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, gone after the block unless it was moved.
+
+    What processes that were killed have left of the same name is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}-{UNFINISHED}-"
+    for remains in path.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unless_held(remains)
+    beside, lock = _held_folder(path.parent, prefix)
+    try:
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         os.close(lock)

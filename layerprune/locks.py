@@ -14,14 +14,14 @@ WAIT_S = 3600.0
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Inside the block no other process works on `path`, or it has for longer than `WAIT_S`."""
+def alone(path: Path, wait_s: float = WAIT_S) -> Iterator[bool]:
+    """Whether no other process works on `path` inside the block; others are waited for so long."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_beside(path))
     with suppress(Timeout):
-        lock.acquire(timeout=WAIT_S)
+        lock.acquire(timeout=wait_s)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

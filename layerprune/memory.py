@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_GROUPS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -28,10 +29,19 @@ def reset_peak(device: "torch.device") -> None:
         for each in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(each)
         return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it
+    trim()
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")  # Linux: the peak becomes what is resident now
+
+
+def trim() -> None:
+    """Give back to the system what is free in the process.
+
+    glibc keeps what was freed for later, and blocks of up to 32 MB of every size in places of their
+    own: matrices that come and go would fill a memory that could hold them all once.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc alone has it
 
 
 def peak(device: "torch.device") -> int:
@@ -58,8 +68,29 @@ def free(device: "torch.device") -> int:
 
         return int(torch.cuda.mem_get_info(device)[0])
     left = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # a container's limit, or a batch system's
-        group = _CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition(":/")[2]
-        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
-        left = min(left, int(limit) - int(used))  # "max" is no number: no limit
+    for line in _read_lines(_GROUPS):  # a container's limit, or a batch system's
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            left = min(left, _left(_CGROUPS / path.lstrip("/"), "memory.max", "memory.current"))
+        elif "memory" in kinds.split(","):
+            group = _CGROUPS / "memory" / path.lstrip("/")
+            left = min(left, _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes"))
     return max(0, left)
+
+
+def _left(group: Path, limit: str, used: str) -> int:
+    """What a control group leaves; files that are cached in it give way."""
+    try:
+        most, now = (int((group / name).read_text()) for name in (limit, used))
+    except (OSError, ValueError):  # "max" is no number: no limit
+        return sys.maxsize
+    stat = dict(map(str.split, _read_lines(group / "memory.stat")))
+    cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return most - now + cached
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

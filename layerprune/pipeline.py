@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
+from pathlib import Path as Folder
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +18,10 @@ from layerprune.config.schema import Calibration, Config
 from layerprune.data.sequences import cut
 from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.answers import Answers
-from layerprune.evaluate.evaluate import Evaluation, evaluate, evaluate_all
+from layerprune.evaluate.evaluate import Evaluation, answer_some, evaluate, evaluate_all
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.evaluate.speed import speeds
+from layerprune.files import scratch
 from layerprune.isolation import isolated
 from layerprune.job import Job, Jobs
 from layerprune.model.load import Loaded, load, load_tokenizer, torch_device
@@ -78,8 +80,10 @@ def make(jobs: Sequence[Job]) -> Outcome:
     """
     outcome = Outcome()
     lead = jobs[0]
-    # Other processes of this run have a part in training alone.
-    todo = missing(jobs, outcome) if lead.healed or processes.first() else []
+    if not (lead.healed or processes.first()):
+        _help(jobs)
+        return outcome
+    todo = missing(jobs, outcome)
     while todo:
         with claimed(todo) as wanted:
             if wanted:
@@ -92,9 +96,37 @@ def make(jobs: Sequence[Job]) -> Outcome:
     return outcome
 
 
+def _help(jobs: Sequence[Job]) -> None:
+    """Answer a share of the questions, for the process of this run that makes the points."""
+    todo, lead = missing(jobs, Outcome()), jobs[0]
+    if not todo:
+        return
+    spill = lead.config.runtime.spill
+    try:
+        with (
+            isolated(lead.config.seed, lead.config.runtime.threads),
+            scratch(lead.cache / "states") if spill else nullcontext() as folder,
+        ):
+            whole = _Whole(lead, folder)
+            lead.questions.load()
+            plans: list[Plan] = []
+            for job in {id(each.job): each.job for each in todo}.values():
+                plans += _plans(job, whole, [each for each in todo if each.job is job])[0]
+            paths = list(dict.fromkeys(plan.kept for plan in plans))
+            answer_some(whole.loaded, lead.questions, whole.room, paths, _answers(lead))
+    except Exception:  # the first process meets the same, and says so
+        log.exception("A process that helps stops.")
+
+
 def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
     lead = wanted[0].job
-    whole = _Whole(lead)
+    spill = lead.config.runtime.spill
+    with scratch(lead.cache / "states") if spill else nullcontext() as folder:
+        _make_with(_Whole(lead, folder), wanted, outcome)
+
+
+def _make_with(whole: "_Whole", wanted: Sequence[Wanted], outcome: Outcome) -> None:
+    lead = wanted[0].job
     try:
         lead.questions.load()
         heldout_ST = whole.heldout
@@ -109,14 +141,14 @@ def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
         except Exception as error:
             _give_up(own, error, outcome)
     if lead.healed:
-        del whole  # each healed point has a model of its own
+        whole.forget()  # each healed point has a model of its own
         _make_healed(planned, heldout_ST, outcome)
     elif planned:
-        _make_together(planned, whole.loaded, heldout_ST, outcome)
+        _make_together(planned, whole, heldout_ST, outcome)
 
 
 def _make_together(
-    planned: Sequence[Planned], loaded: Loaded, heldout_ST: Tensor, outcome: Outcome
+    planned: Sequence[Planned], whole: "_Whole", heldout_ST: Tensor, outcome: Outcome
 ) -> None:
     """Points without healing: all of them are asked at once."""
     lead = planned[0][0].job
@@ -124,12 +156,12 @@ def _make_together(
     for each in planned:
         of_path.setdefault(each[1].kept, []).append(each)
     try:
-        timed = _speeds(lead, loaded, list(of_path))
+        timed = _speeds(lead, whole.loaded, list(of_path))
     except Exception as error:
         _give_up([wanted for wanted, _, _ in planned], error, outcome)
         return
     memory.reset_peak(torch_device(lead.config.runtime.device))
-    for path, result in _evaluations(lead, loaded, heldout_ST, list(of_path)):
+    for path, result in _evaluations(whole, heldout_ST, list(of_path)):
         for wanted, plan, profile in of_path[path]:
             try:
                 if isinstance(result, Exception):
@@ -140,11 +172,12 @@ def _make_together(
 
 
 def _evaluations(
-    job: Job, loaded: Loaded, heldout_ST: Tensor, paths: Sequence[Path]
+    whole: "_Whole", heldout_ST: Tensor, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, Evaluation | Exception]]:
     """What each path's model gives; where that fails for all together, each on its own."""
-    room = _room(job, loaded.model)
-    together = evaluate_all(loaded, job.questions, heldout_ST, room, paths, _answers(job))
+    job = whole.job
+    answers = _answers(job)
+    together = evaluate_all(whole.loaded, job.questions, heldout_ST, whole.room, paths, answers)
     for at, path in enumerate(paths):
         try:
             yield path, next(together)
@@ -154,7 +187,7 @@ def _evaluations(
                 return
             log.exception("Asking %d models together failed: one by one.", len(paths))
             for alone in paths[at:]:
-                yield from _evaluations(job, loaded, heldout_ST, [alone])
+                yield from _evaluations(whole, heldout_ST, [alone])
             return
 
 
@@ -187,7 +220,7 @@ def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcom
 def _ask_healed(job: Job, wanted: Wanted, loaded: Loaded, heldout_ST: Tensor) -> Evaluation:
     # They are of no use to another point: they go with its checkpoints, once it has a record.
     stored = Answers(job.store.checkpoints(wanted.key) / "answers", "healed")
-    room = _room(job, loaded.model)
+    room = Room.of(loaded.model, job.config.runtime.memory_bytes)
     return evaluate(loaded, job.questions, heldout_ST, room, stored)
 
 
@@ -231,27 +264,37 @@ class _Whole:
     A healed point whose distances are known needs the tokenizer alone.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, spill: Folder | None) -> None:
+        self.job = job
+        self._spill = spill
+
+    def forget(self) -> None:
+        """Let go of the model."""
+        vars(self).pop("loaded", None)
 
     @cached_property
     def loaded(self) -> Loaded:
-        model, runtime = self._job.config.model, self._job.config.runtime
+        model, runtime = self.job.config.model, self.job.config.runtime
         return load(
-            self._job.source, model.dtype, runtime.device, model.quantization, runtime.device_map,
+            self.job.source, model.dtype, runtime.device, model.quantization, runtime.device_map,
             runtime.stream,
         )  # fmt: skip
 
     @cached_property
+    def room(self) -> Room:
+        """What may be in memory beside it."""
+        return Room.of(self.loaded.model, self.job.config.runtime.memory_bytes, self._spill)
+
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self._job.source)
+        return load_tokenizer(self.job.source)
 
     @cached_property
     def heldout(self) -> Tensor:
         """Token sequences [S, T]."""
-        data = self._job.config.data
+        data = self.job.config.data
         found_ST = cut(
-            self._job.text.heldout, self.tokenizer, data.sequence_length, data.heldout_sequences
+            self.job.text.heldout, self.tokenizer, data.sequence_length, data.heldout_sequences
         )
         _say_if_fewer("held-out", found_ST, "data.heldout_sequences", data.heldout_sequences)
         return found_ST
@@ -259,9 +302,9 @@ class _Whole:
     @cached_property
     def calibration(self) -> Tensor:
         """Token sequences [S, T]."""
-        data = self._job.config.data
+        data = self.job.config.data
         of_questions = data.calibration is Calibration.questions
-        text = self._job.questions.solved() if of_questions else self._job.text.calibration
+        text = self.job.questions.solved() if of_questions else self.job.text.calibration
         most = data.calibration_sequences
         found_ST = cut(text, self.tokenizer, data.sequence_length, most)
         _say_if_fewer("calibration", found_ST, "data.calibration_sequences", most)
@@ -298,9 +341,8 @@ def _profile(job: Job, whole: _Whole) -> Profile:
 
     def make() -> Profile:
         ids_ST = whole.calibration
-        config = job.config
-        budget = config.runtime.memory_bytes
-        matrix_SS = measure(whole.loaded.model, config.metric, ids_ST, config.seed, budget)
+        model, room, config = whole.loaded.model, whole.room, job.config
+        matrix_SS = measure(model, config.metric, ids_ST, config.seed, room)
         return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
 
     return stored(job.cache / "profiles", key, make)
@@ -317,10 +359,6 @@ def _plans_in_order(job: Job, whole: _Whole, wanted: list[Target]) -> list[Plan]
         partial(extend, whole.loaded.model, job.config.metric, whole.calibration, job.config.seed),
     )
     return [follow(target, order, job.source.num_layers) for target in wanted]
-
-
-def _room(job: Job, model: PreTrainedModel) -> Room:
-    return Room.of(model, job.config.runtime.memory_bytes)
 
 
 def _answers(job: Job) -> Answers:

@@ -56,6 +56,18 @@ def say_once(message: str) -> None:
     say(message)
 
 
+def spoken(seconds: float) -> str:
+    """A time for people."""
+    minutes, hours = seconds / 60, seconds / 3600
+    return (
+        f"{hours:.1f} h"
+        if hours >= 1
+        else f"{minutes:.0f} min"
+        if minutes >= 2
+        else f"{seconds:.0f} s"
+    )
+
+
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Advance]:
     """A bar of `total` steps; the function it yields moves it on. Bars may nest."""

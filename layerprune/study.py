@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from layerprune.job import Job
 from layerprune.locks import is_claimed
-from layerprune.progress import bar
+from layerprune.progress import bar, spoken
 from layerprune.record.point import Point
 
 COUNTS = ("done", "failed", "to do", "time left")
@@ -62,18 +62,6 @@ def show_grid(jobs: Sequence[Job]) -> None:
     if known:
         text += f": about {spoken(sum(known))}, by those of their kind that are done"
     console.print(f"{text}.", highlight=False)
-
-
-def spoken(seconds: float) -> str:
-    """A time for people."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return (
-        f"{hours:.1f} h"
-        if hours >= 1
-        else f"{minutes:.0f} min"
-        if minutes >= 2
-        else f"{seconds:.0f} s"
-    )
 
 
 def _share(title: str, states: Sequence[Point | str | None]) -> Share:

@@ -493,6 +493,9 @@ class RuntimeConfig:
     """Layers stay in the model's files, and one at a time is in memory: each is read once for all
     cut models and as much text and as many questions as `memory` holds the states of. Models are
     only asked then, not healed."""
+    spill: bool = False
+    """With `stream`: states that wait for their next layer do so on disk, in `outputs`, in place of
+    memory. Fewer passes over the model's files are needed then."""
     threads: int | None = None
     """CPU threads; PyTorch's choice if not given."""
     memory: str | None = None
@@ -515,6 +518,8 @@ class RuntimeConfig:
             raise UserError("runtime.device and runtime.device_map exclude each other: give one.")
         if self.device_map is not None and self.stream:
             raise UserError("runtime.stream and runtime.device_map exclude each other: give one.")
+        if self.spill and not self.stream:
+            raise UserError("runtime.spill means nothing without runtime.stream: leave it out.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"runtime.threads={self.threads}: it must be at least 1.")
 
@@ -613,11 +618,6 @@ class Config:
         if self.metric.name == "taylor":
             raise UserError(
                 f"metric=taylor takes gradients of a model that is in one place: leave {key} out."
-            )
-        if self.runtime.stream and self.model.quantization is not None:
-            raise UserError(
-                "runtime.stream reads weights as they are in the files: "
-                "leave model.quantization out."
             )
 
     def _check_fit(self) -> None:

@@ -38,6 +38,13 @@ class Answers:
         with alone(path):
             yield Chunk(path)
 
+    @contextmanager
+    def of_free(self, chunk: Group) -> Iterator["Chunk | None"]:
+        """The same, or None where another process is at it."""
+        path = self._path(chunk)
+        with alone(path, wait_s=0.0) as mine:
+            yield Chunk(path) if mine else None
+
     def read(self, chunk: Group) -> "Chunk":
         """What is known of a chunk, for a look at it."""
         return Chunk(self._path(chunk))

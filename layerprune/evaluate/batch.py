@@ -22,7 +22,7 @@ from layerprune.model.segment import Run, Where
 from layerprune.model.spread import input_device
 from layerprune.model.stack import Head, decoder_stack
 from layerprune.paths.scored import scored
-from layerprune.paths.walk import States
+from layerprune.paths.waiting import States
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,15 @@ class Rows:
         model: PreTrainedModel,
         found: list[dict[int, Answer]],
         trees: bool,
-        prefix: int = 0,
+        prefix: Ids = (),
     ) -> None:
         """Answers go into `found`: by path, and then by request.
 
-        `prefix` tokens come before each row. Without `trees`, rows do not branch, and nothing comes
-        before them.
+        The tokens `prefix` come before each row. Without `trees`, rows do not branch, and nothing
+        comes before them.
         """
-        self._found, self._prefix, self._dtype, self._trees = found, prefix, model.dtype, trees
+        self._found, self._dtype, self._trees = found, model.dtype, trees
+        self.prefix, self._prefix = prefix, len(prefix)
         self._windows = windows(model)
         width = max(map(len, rows))
         self.tokens = len(rows) * width
@@ -163,7 +164,7 @@ def takes_trees(model: PreTrainedModel) -> bool:
     for request, ids in enumerate(branches):
         row.add(Context(ids, (Option(request, (0,)),)))
     decoder = decoder_stack(model).decoder
-    tree = Rows([row], model, [{}], trees=True, prefix=len(prefix))
+    tree = Rows([row], model, [{}], trees=True, prefix=prefix)
     try:
         with torch.inference_mode():
             cache = DynamicCache()

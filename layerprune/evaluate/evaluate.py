@@ -88,6 +88,16 @@ def evaluate_all(
         )
 
 
+def answer_some(
+    loaded: Loaded, questions: Questions, room: Room, paths: Sequence[Path], stored: Answers
+) -> None:
+    """Put answers into `stored` that no other process is at, and say nothing of them."""
+    scorer = Scorer(
+        loaded.model, loaded.tokenizer, room=room, paths=paths, stored=stored, helping=True
+    )
+    questions.score(scorer)
+
+
 def _parameters(model: PreTrainedModel) -> int:
     updates = sum(each.numel() for name, each in model.named_parameters() if ".lora_" in name)
     return int(model.num_parameters()) - updates

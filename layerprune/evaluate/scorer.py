@@ -8,8 +8,8 @@ through the layers, and the questions' tokens, run once where they begin alike.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from layerprune.evaluate.contexts import (
     Answer,
     Context,
     Group,
+    Ids,
     Request,
     chunked,
     contexts,
@@ -31,13 +32,15 @@ from layerprune.evaluate.contexts import (
     num_too_long,
 )
 from layerprune.evaluate.rows import Row, batches, chains, rows
+from layerprune.model.segment import by_layers
 from layerprune.model.spread import input_device
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.passes import announce
 from layerprune.paths.room import Room, smaller
 from layerprune.paths.tree import Path, layer_runs
 from layerprune.paths.walk import most_waiting, walk
-from layerprune.progress import Advance, bar, say, say_once
+from layerprune.progress import bar, say, say_once
 
 CHUNK = 256
 """Contexts whose answers are kept together: what a run that is stopped loses at most."""
@@ -58,7 +61,9 @@ class Scorer(HFLM):
     `paths` are the layers that each cut model keeps; `path` is the number of the one that answers.
     The model itself is whole. Log-likelihoods of continuations are answered here, for all paths at
     once; prompts, tokenisation and generation stay lm-eval's own. What is in `stored` already is
-    read from there.
+    read from there, and several processes that have the same `stored` share the questions. One that
+    is `helping` leaves to the others what they are at, and what is written: its own answers are
+    nothing to go by.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Scorer(HFLM):
         max_length: int | None = None,
         paths: Sequence[Path] | None = None,
         stored: Answers | None = None,
+        helping: bool = False,
     ) -> None:
         self._encoded = lru_cache(maxsize=2)(super().tok_encode)
         super().__init__(
@@ -87,6 +93,7 @@ class Scorer(HFLM):
         self.seconds = 0.0
         """What the answers of all paths took together."""
         self._stored = stored
+        self._all = not helping
         self._room = Room.of(model) if room is None else room
         self._keys: dict[tuple[str, str], bytes] = {}
         self._known: dict[bytes, list[Answer]] = {}
@@ -102,6 +109,8 @@ class Scorer(HFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """lm-eval's own, of the path alone."""
+        if not self._all:
+            return [""] * len(requests)
         path = self.paths[self.path]
         with dropped(self.model, [layer for layer in self._layers if layer not in path]):
             return super().generate_until(requests, disable_tqdm=True)
@@ -170,13 +179,61 @@ class Scorer(HFLM):
         if num_new < len(asked):
             say(f"{len(asked) - num_new} of {len(asked)} questions were answered before.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
+        passes = list(self._passes(new))
+        waiting = most_waiting(self.model, self.paths)
+        announce(
+            self.model, title, self.paths, self._room,
+            passes=sum(-(-waiting * _total(some) // self._room.waiting) for some in passes),
+            tokens=_total(new), positions=num_new,
+        )  # fmt: skip
         with bar(title, total=num_new) as advance:
             # By tokens, for the time that is left to be true: questions are of many lengths.
-            a_token = num_new / max(1, sum(map(_num_tokens, new)))
-            for chunk in new:
+            a_token = num_new / max(1, _total(new))
+
+            def move(tokens: float) -> None:
+                advance(a_token * tokens)
+
+            taken = [chunk for some in passes for chunk in self._answer_free(some, found, move)]
+            for chunk in taken if self._all else ():
                 with self._stored.of(chunk) if self._stored else nullcontext() as stored:
-                    self._answer(chunk, stored, found, a_token * _num_tokens(chunk), advance)
-        return [[of_path[index] for of_path in found] for index in range(len(requests))]
+                    self._answer([(chunk, stored)], found, move)
+        return [
+            [of_path.get(index, NOT_YET) for of_path in found] for index in range(len(requests))
+        ]
+
+    def _passes(self, chunks: Sequence[Group]) -> Iterator[list[Group]]:
+        """Chunks that are answered together: each alone, where a pass does not read all weights."""
+        if not by_layers(self.model):
+            yield from ([chunk] for chunk in chunks)
+            return
+        room = self._room.waiting // most_waiting(self.model, self.paths)
+        some: list[Group] = []
+        for chunk in chunks:
+            if some and _total((*some, chunk)) > room:
+                yield some
+                some = []
+            some.append(chunk)
+        if some:
+            yield some
+
+    def _answer_free(
+        self, chunks: Sequence[Group], found: list[dict[int, Answer]], move: Callable[[float], None]
+    ) -> list[Group]:
+        """Answer what no other process is at; returns the rest."""
+        if self._stored is None:
+            self._answer([(chunk, None) for chunk in chunks], found, move)
+            return []
+        taken = []
+        with ExitStack() as locks:
+            free = []
+            for chunk in chunks:
+                stored = locks.enter_context(self._stored.of_free(chunk))
+                if stored is None:
+                    taken.append(chunk)
+                else:
+                    free.append((chunk, stored))
+            self._answer(free, found, move)
+        return taken
 
     @cached_property
     def _trees(self) -> bool:
@@ -212,39 +269,63 @@ class Scorer(HFLM):
 
     def _answer(
         self,
-        chunk: Group,
-        stored: Chunk | None,
+        chunks: Sequence[tuple[Group, Chunk | None]],
         found: list[dict[int, Answer]],
-        steps: float,
-        advance: Advance,
+        move: Callable[[float], None],
     ) -> None:
-        """The answers of every path to one chunk: given, and kept, where they are not stored."""
-        numbers = self._unknown(chunk, stored, found)  # another job may have been faster
-        paths, new = [self.paths[number] for number in numbers], [found[at] for at in numbers]
-        moved = 0.0
-        while paths:
-            prefix = chunk.prefix if self._trees else ()
-            some = self._batches(chunk)
-            work = layer_runs(paths) * sum(map(_size, some))
+        """The answers of every path to some chunks: given, and kept, where they are not stored."""
+        alike: dict[tuple[int, ...], list[tuple[Group, Chunk | None]]] = {}
+        for chunk, stored in chunks:
+            # Another process may have been faster.
+            numbers = tuple(self._unknown(chunk, stored, found))
+            alike.setdefault(numbers, []).append((chunk, stored))
+        for numbers, some in alike.items():
+            tokens = _total([chunk for chunk, _ in some])
+            if not numbers:
+                move(tokens)
+                continue
+            paths, new = [self.paths[number] for number in numbers], [found[at] for at in numbers]
+            self._answer_new([chunk for chunk, _ in some], paths, new, tokens, move)
+            for chunk, stored in some:
+                if stored is not None:
+                    order = _order(chunk)
+                    stored.add(paths, [[answers[at] for at in order] for answers in new])
 
-            def move(tokens: int, work: int = work) -> None:
+    def _answer_new(
+        self,
+        chunks: Sequence[Group],
+        paths: Sequence[Path],
+        new: list[dict[int, Answer]],
+        tokens: int,
+        move: Callable[[float], None],
+    ) -> None:
+        """Put the answers of some paths to all of some chunks into `new`."""
+        moved = 0.0
+        while True:
+            parts = [
+                (chunk.prefix if self._trees else (), part)
+                for chunk in chunks
+                for part in self._batches(chunk)
+            ]
+            work = layer_runs(paths) * sum(_size(part) for _, part in parts)
+
+            def ran(count: int, work: int = work) -> None:
                 nonlocal moved
-                moved += steps * tokens / work
-                advance(steps * tokens / work)
+                moved += tokens * count / work
+                move(tokens * count / work)
 
             try:
-                for wave in self._waves(some, most_waiting(self.model, paths)):
-                    parts = [Rows(part, self.model, new, self._trees, len(prefix)) for part in wave]
-                    walk(self.model, paths, parts, self._room, prefix, move)
+                for wave in self._waves(parts, most_waiting(self.model, paths)):
+                    batches = [
+                        Rows(part, self.model, new, self._trees, prefix) for prefix, part in wave
+                    ]
+                    walk(self.model, paths, batches, self._room, ran)
                 break
             except RuntimeError as error:
                 self._room = smaller(self._room, error)
-                advance(-moved)
+                move(-moved)
                 moved = 0.0
-        advance(steps - moved)
-        if stored is not None and paths:
-            order = _order(chunk)
-            stored.add(paths, [[answers[at] for at in order] for answers in new])
+        move(tokens - moved)
 
     def _batches(self, chunk: Group) -> list[list[Row]]:
         """Rows that go through the model together."""
@@ -254,14 +335,18 @@ class Scorer(HFLM):
         whole = [Context(chunk.prefix + each.ids, each.options) for each in chunk.contexts]
         return list(batches(chains(whole), tokens))
 
-    def _waves(self, parts: Sequence[list[Row]], waiting: int) -> Iterator[list[list[Row]]]:
-        """Batches whose states may wait together where paths part."""
-        some: list[list[Row]] = []
-        for part in parts:
-            if some and waiting * (sum(map(_size, some)) + _size(part)) > self._room.waiting:
+    def _waves(
+        self, parts: Sequence[tuple[Ids, list[Row]]], waiting: int
+    ) -> Iterator[list[tuple[Ids, list[Row]]]]:
+        """Batches, with what comes before each, whose states may wait together where paths part."""
+        some: list[tuple[Ids, list[Row]]] = []
+        size = 0
+        for prefix, part in parts:
+            if some and waiting * (size + _size(part)) > self._room.waiting:
                 yield some
-                some = []
-            some.append(part)
+                some, size = [], 0
+            some.append((prefix, part))
+            size += _size(part)
         if some:
             yield some
 
@@ -281,6 +366,10 @@ def _num_tokens(chunk: Group) -> int:
         len(context.ids) + sum(len(option.ids) - 1 for option in context.options)
         for context in chunk.contexts
     )
+
+
+def _total(chunks: Sequence[Group]) -> int:
+    return sum(map(_num_tokens, chunks))
 
 
 def _key(context: Sequence[int], continuation: Sequence[int]) -> bytes:

@@ -58,7 +58,7 @@ def load(
     """
     place = torch_device(device)
     settings: dict[str, Any] = {}
-    if quantization:
+    if quantization and not stream:
         settings |= quantized.arguments(quantization, dtype or Dtype.float32, place)
     spread = Spread() if device_map else None
     if stream:
@@ -78,7 +78,9 @@ def load(
         model = model.eval() if settings else model.eval().to(place)
     tokenizer = load_tokenizer(source)
     _check_keys(source, report)
-    if quantization:
+    if quantization and stream:
+        quantized.settle_when_read(model, quantization, dtype or Dtype.float32)
+    elif quantization:
         quantized.settle(model, quantization)
     if spread:
         spread.belongs_to(model)

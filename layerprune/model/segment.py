@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from layerprune.model.own_code import runs_own_code
+from layerprune.model.spread import layers_wait
 from layerprune.model.stack import UnsupportedArchitecture, decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.model.verified import EVERYWHERE, WHOLE
@@ -43,6 +44,11 @@ Run = Callable[..., Output]
 def runs_in_parts(model: PreTrainedModel) -> bool:
     """Whether layers are known to need nothing of those before them but the state they put out."""
     return model.config.model_type not in WHOLE and not runs_own_code(model)
+
+
+def by_layers(model: PreTrainedModel) -> bool:
+    """Whether a pass goes layer by layer: each is read when it runs, and can run by itself."""
+    return runs_in_parts(model) and layers_wait(model)
 
 
 def _everywhere(model: PreTrainedModel) -> bool:

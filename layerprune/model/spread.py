@@ -5,8 +5,12 @@ since the weights themselves may be nowhere (`meta`).
 """
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,7 +18,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from layerprune import memory
+from layerprune.model.precision import read_header
+from layerprune.model.quantized import in_few_bits
 from layerprune.model.stack import decoder_stack
+
+AT_ONCE = 2**24
+"""Bytes that are read ahead at a time."""
 
 
 class Spread:
@@ -29,8 +39,15 @@ class Spread:
         }
 
     def belongs_to(self, model: PreTrainedModel) -> None:
-        """Let the folder be gone when the model is."""
+        """Let the folder be gone when the model is, and a layer's memory once its weights are."""
         weakref.finalize(model, self._folder.cleanup)
+        for layer in decoder_stack(model).layers:
+            layer.register_forward_hook(_give_back)
+
+
+def _give_back(layer: nn.Module, _given: object, _output: object) -> None:
+    if any(weight.is_meta for weight in layer.parameters()):  # it was read for this once
+        memory.trim()
 
 
 def on_disk(model: PreTrainedModel, place: torch.device) -> dict[str, Any]:
@@ -66,20 +83,103 @@ def layers_wait(model: PreTrainedModel) -> bool:
 @contextmanager
 def resident(layer: nn.Module) -> Iterator[None]:
     """A layer's weights are where it runs inside the block: read once, however often it runs."""
-    # What moves the layer's inputs stays.
-    parts: list[Any] = [
-        part for part in layer.modules() if part is not layer and hasattr(part, "_hf_hook")
-    ]
-    hooked = [part.forward for part in parts]
-    for part in parts:
-        part._hf_hook.pre_forward(part)
-        part.forward = part._old_forward
+    try:
+        with ExitStack() as parts:
+            for path, part in list(layer.named_modules()):
+                # What moves the layer's inputs stays.
+                if part is not layer and hasattr(part, "_hf_hook"):
+                    parts.enter_context(_read(layer, path, part))
+            yield
+    finally:
+        memory.trim()
+
+
+@contextmanager
+def _read(layer: nn.Module, path: str, part: Any) -> Iterator[None]:
+    part._hf_hook.pre_forward(part)
+    if few := in_few_bits(part):
+        part._hf_hook.post_forward(part, None)
+        layer.set_submodule(path, few)
+        try:
+            yield
+        finally:
+            layer.set_submodule(path, part)
+        return
+    hooked = part.forward
+    part.forward = part._old_forward
     try:
         yield
     finally:
-        for part, forward in zip(parts, hooked, strict=True):
-            part.forward = forward
-            part._hf_hook.post_forward(part, None)
+        part.forward = hooked
+        part._hf_hook.post_forward(part, None)
+
+
+@contextmanager
+def reading_ahead(
+    layers: Iterable[nn.Module],
+) -> Iterator[Callable[[nn.Module], AbstractContextManager[None]]]:
+    """Makes layers `resident`, one after another in this order.
+
+    Meanwhile the files are read that the next one lies in: it comes from the system's cache then,
+    which gives way where memory is needed for something else.
+    """
+    after = dict(pairwise(layers))
+
+    @contextmanager
+    def read(layer: nn.Module) -> Iterator[None]:
+        with resident(layer):
+            if layer in after:
+                reader.submit(_read_files, after[layer])
+            yield
+
+    with ThreadPoolExecutor(1) as reader:
+        yield read
+
+
+def _read_files(layer: nn.Module) -> None:
+    content = bytearray(AT_ONCE)
+    for path, start, size in sorted(_files(layer)):
+        # Who runs the layer says what is wrong with a file.
+        with suppress(OSError), path.open("rb", buffering=0) as file:
+            file.seek(start)
+            left = size
+            while left and (count := file.readinto(memoryview(content)[:left])):
+                left -= count
+
+
+def bytes_on_disk(layer: nn.Module) -> int:
+    """How much is read for a layer whose weights wait on disk."""
+    return sum(size for _, _, size in _files(layer))
+
+
+def _files(layer: nn.Module) -> set[tuple[Path, int, int]]:
+    """Where the weights of a layer lie on disk: files, where in them, and how many bytes."""
+    found = set()
+    for part in layer.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            weights: Any = getattr(each, "weights_map", None)
+            index = getattr(getattr(weights, "dataset", None), "index", {})
+            for name, _ in part.named_parameters(recurse=getattr(each, "place_submodules", False)):
+                key = f"{weights.prefix}{name}" if index else ""
+                if key in index:
+                    found.add(_place(key, index[key], weights.dataset.save_folder))
+    return found
+
+
+def _place(key: str, of: dict[str, Any], folder: str) -> tuple[Path, int, int]:
+    if of.get("safetensors_file") is None:  # converted while it was loaded
+        path = Path(folder) / f"{key}.dat"
+        return path, 0, path.stat().st_size
+    path = Path(of["safetensors_file"])
+    tensors, data = _header(path)
+    start, end = tensors[of.get("weight_name", key)]["data_offsets"]
+    return path, data + start, end - start
+
+
+@cache
+def _header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    return read_header(path)
 
 
 def devices(model: PreTrainedModel) -> list[torch.device]:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from layerprune.model.segment import Run
-from layerprune.model.spread import input_device, layers_wait
+from layerprune.model.segment import Run, by_layers
+from layerprune.model.spread import input_device
 from layerprune.model.stack import Head
+from layerprune.paths.passes import announce
 from layerprune.paths.room import Room, smaller
 from layerprune.paths.scored import scored
 from layerprune.paths.tree import Path, layer_runs
-from layerprune.paths.walk import States, most_waiting, walk
+from layerprune.paths.waiting import States
+from layerprune.paths.walk import Ids, most_waiting, walk
 from layerprune.progress import bar
 
 
@@ -24,6 +26,11 @@ def losses(
 ) -> list[list[float]]:
     """By path, the mean next-token cross-entropy of each sequence, in nats."""
     found: list[list[float]] = [[] for _ in paths]
+    at_once = max(1, room.tokens // ids_ST.shape[1]) * _together(model, paths, room)
+    announce(
+        model, title, paths, room,
+        passes=-(-len(ids_ST) // at_once), tokens=ids_ST.numel(), positions=ids_ST[:, 1:].numel(),
+    )  # fmt: skip
     with bar(title, total=layer_runs(paths) * len(ids_ST)) as advance:
         done = 0
         while done < len(ids_ST):
@@ -48,7 +55,7 @@ def losses(
 
 def _together(model: PreTrainedModel, paths: Sequence[Path], room: Room) -> int:
     """How many batches run in one pass: the states of all are held until its end."""
-    if not layers_wait(model):
+    if not by_layers(model):
         return 1
     # Every pass reads all weights again.
     return max(1, room.waiting // (room.tokens * (most_waiting(model, paths) + 1)))
@@ -56,6 +63,9 @@ def _together(model: PreTrainedModel, paths: Sequence[Path], room: Room) -> int:
 
 class _Sequences:
     """Sequences [B, T] of text, every token of which after the first is predicted."""
+
+    prefix: Ids = ()
+    """Sequences stand for themselves: nothing comes before them."""
 
     def __init__(self, ids_BT: Tensor, num_paths: int) -> None:
         self.tokens = ids_BT.numel()
@@ -66,8 +76,7 @@ class _Sequences:
     def run(
         self, run: Run, before: DynamicCache | None, states: States, last: bool
     ) -> tuple[States, States]:
-        """Sequences stand for themselves: nothing comes before them."""
-        assert before is None
+        """All sequences at once."""
         out = run(state=states[0]) if states else run(ids=self._ids_BT)
         return (out.state,), (out.normed,)
 

@@ -3,7 +3,9 @@
 Letters: H hidden size, I width of a layer's feed-forward part, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import torch
@@ -35,10 +37,17 @@ class Room:
     """Whose states are held where paths part, of all batches and all such places together."""
     logits: int
     """That are made at once."""
+    spill: Path | None = None
+    """A folder for states that wait, in place of memory."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, budget: int | None = None) -> "Room":
-        """What fits for a model in a budget of bytes, by default half of what is free now."""
+    def of(
+        cls, model: PreTrainedModel, budget: int | None = None, spill: Path | None = None
+    ) -> "Room":
+        """What fits for a model in a budget of bytes, by default half of what is free now.
+
+        With `spill`, a folder, states wait there, as many as half of its disk's free space holds.
+        """
         places = devices(model)
         if budget is None:
             budget = int(min(map(memory.free, places)) * SHARE_OF_FREE)
@@ -51,11 +60,13 @@ class Room:
         a_token = (10 * hidden + 4 * width) * size
         # Logits, their log-softmax, and a copy in float32.
         a_logit = 2 * size + 4
+        waiting = budget // 2 if spill is None else int(disk_usage(spill).free * SHARE_OF_FREE)
         most = MOST_TOKENS.get(places[0].type, MOST_TOKENS["cuda"])
         return cls(
             tokens=min(most, max(LEAST_TOKENS, budget // 4 // a_token)),
-            waiting=max(LEAST_TOKENS, budget // 2 // (hidden * size)),
+            waiting=max(LEAST_TOKENS, waiting // (hidden * size)),
             logits=min(MOST_LOGITS, max(1, budget // 4 // a_logit)),
+            spill=spill,
         )
 
 
@@ -67,6 +78,11 @@ def smaller(room: Room, error: Exception) -> Room:
         raise error
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
-    half = Room(max(LEAST_TOKENS, room.tokens // 2), room.waiting // 2, room.logits // 2)
+    half = replace(
+        room,
+        tokens=max(LEAST_TOKENS, room.tokens // 2),
+        waiting=room.waiting // 2,
+        logits=room.logits // 2,
+    )
     say(f"Memory is too little: {half.tokens} tokens at a time from here on.")
     return half

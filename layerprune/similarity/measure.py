@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from layerprune.config.schema import MetricConfig, Tokens
 from layerprune.errors import UserError
+from layerprune.paths.room import Room
 from layerprune.progress import bar
 from layerprune.similarity.layer_scores import LAYER_SCORES, added_up
 from layerprune.similarity.metrics import METRICS
@@ -26,12 +27,12 @@ def measure(
     metric: MetricConfig,
     ids_NT: Tensor,
     seed: int,
-    memory: int | None = None,
+    room: Room | None = None,
 ) -> Matrix:
     """Distances [S, S] by `metric`, measured on token sequences [N, T].
 
     Those of metrics that score layers are sums over a block's layers; `seed` matters to
-    `metric=random` alone. `memory`: as `mean_distances` says. Raises `UserError` if one is not a
+    `metric=random` alone. `room`: as `mean_distances` says. Raises `UserError` if one is not a
     number.
     """
     if metric.name in LAYER_SCORES:
@@ -42,7 +43,7 @@ def measure(
         )
         with bar(f"{metric.name} distances", total=len(ids_NT)) as advance:
             matrix_SS = mean_distances(
-                model, batches, METRICS[metric.name], metric.tokens or Tokens.last, advance, memory
+                model, batches, METRICS[metric.name], metric.tokens or Tokens.last, advance, room
             )
     if not np.isfinite(matrix_SS).all():
         raise UserError(f"metric={metric.name} gives distances that are not numbers. {TRY_DTYPE}")

@@ -7,6 +7,7 @@ Letters: B batch, T time, L layers, S = L + 1 states, H hidden size, N tokens.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.config.schema import Tokens
-from layerprune.model.segment import runs_in_parts, segment
-from layerprune.model.spread import input_device, layers_wait, resident
+from layerprune.model.segment import by_layers, segment
+from layerprune.model.spread import input_device, reading_ahead
 from layerprune.model.stack import DecoderStack, decoder_stack
+from layerprune.paths.passes import announce
 from layerprune.paths.room import Room
+from layerprune.paths.waiting import Kept, keep, nothing
 from layerprune.similarity.metric import Metric
 from layerprune.similarity.profile import Matrix
 
@@ -55,20 +58,22 @@ def mean_distances(
     metric: Metric,
     tokens: Tokens = Tokens.last,
     advance: Callable[[int], None] = lambda sequences: None,
-    memory: int | None = None,
+    room: Room | None = None,
 ) -> Matrix:
     """Mean over sequences of `metric` between all states at a sequence's tokens: [S, S].
 
     `batches` yields token ids [B, T], padded on the right, and lengths [B]. One forward pass
     without the head; distances are averaged, not states, and every sequence weighs the same. Of a
-    model whose layers wait elsewhere, a pass takes as many batches as `memory` bytes hold the
-    states of, half of what is free by default.
+    model whose layers wait elsewhere, a pass takes as many batches as there is `room` for their
+    states, by default in half of what memory is free.
     """
     total_SS: Tensor | None = None
     count = 0
     with torch.inference_mode():
-        for some in _together(model, batches, tokens, memory):
-            for (ids_BT, length_B), states in zip(some, _caught(model, some, tokens), strict=True):
+        room = room or Room.of(model)
+        for some in _together(model, batches, tokens, room):
+            caught = _caught(model, some, tokens, room.spill)
+            for (ids_BT, length_B), states in zip(some, caught, strict=True):
                 for states_NSH, sequences in _samples(states, length_B, tokens):
                     summed_SS = metric.summed(states_NSH) * (sequences / len(states_NSH))
                     total_SS = summed_SS if total_SS is None else total_SS + summed_SS
@@ -85,38 +90,39 @@ Sequences = tuple[Tensor, Tensor]
 
 
 def _together(
-    model: PreTrainedModel, batches: Iterable[Sequences], tokens: Tokens, memory: int | None
+    model: PreTrainedModel, batches: Iterable[Sequences], tokens: Tokens, room: Room
 ) -> Iterator[list[Sequences]]:
     """Batches that run in one pass: one, but for layers that are read again in every pass."""
-    if not _by_layers(model):
+    if not by_layers(model):
         yield from ([batch] for batch in batches)
         return
-    held = len(decoder_stack(model).layers) + 2 if tokens is Tokens.all else 2
-    room = Room.of(model, memory).waiting // held
-    some: list[Sequences] = []
+    num_layers = len(decoder_stack(model).layers)
+    most = room.waiting // (num_layers + 2 if tokens is Tokens.all else 2)
+    passes: list[list[Sequences]] = []
+    held = total = 0
     for batch in batches:
-        if some and sum(ids_BT.numel() for ids_BT, _ in (*some, batch)) > room:
-            yield some
-            some = []
-        some.append(batch)
-    if some:
-        yield some
-
-
-def _by_layers(model: PreTrainedModel) -> bool:
-    return runs_in_parts(model) and layers_wait(model)
+        size = batch[0].numel()
+        if not passes or held + size > most:
+            passes.append([])
+            held = 0
+        passes[-1].append(batch)
+        held += size
+        total += size
+    every_layer = tuple(range(num_layers))
+    announce(model, "distances", [every_layer], room, passes=len(passes), tokens=total)
+    yield from passes
 
 
 def _caught(
-    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens
+    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens, spill: Path | None
 ) -> Iterator[list[Tensor]]:
     """Of each batch, the S states: [B, H] of last tokens, or [B, T, H] of all.
 
     Of last tokens only, no others are kept while the pass runs: S vectors a sequence, not S x T.
     """
     stack, place = decoder_stack(model), input_device(model)
-    if _by_layers(model):
-        yield from _caught_by_layers(model, some, tokens)
+    if by_layers(model):
+        yield from _caught_by_layers(model, some, tokens, spill)
         return
     for ids_BT, length_B in some:
         states: list[Tensor] = []
@@ -131,24 +137,28 @@ def _caught(
 
 
 def _caught_by_layers(
-    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens
-) -> list[list[Tensor]]:
+    model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens, spill: Path | None
+) -> Iterator[list[Tensor]]:
     stack, place = decoder_stack(model), input_device(model)
     layers = list(stack.layers)
-    caught: list[list[Tensor]] = [[] for _ in some]
-    hidden: list[Tensor | None] = [None] * len(some)
-    for number, layer in enumerate(layers):
-        seen: list[Tensor] = []
-        with resident(layer), segment(model, [number]) as run, catching(stack, seen.append):
-            for at, (ids_BT, length_B) in enumerate(some):
-                before = hidden[at]
-                out = run(ids=ids_BT.to(place)) if before is None else run(state=before)
-                hidden[at] = out.state
-                # Its input and its output, which is the next one's input.
-                new = seen if number + 1 == len(layers) else seen[:1]
-                caught[at] += [_kept(each, length_B, tokens, place) for each in new]
-                seen.clear()
-    return caught
+    caught: list[list[Kept]] = [[] for _ in some]
+    hidden: list[Kept] = [nothing] * len(some)
+    with reading_ahead(layers) as read:
+        for number, layer in enumerate(layers):
+            seen: list[Tensor] = []
+            with read(layer), segment(model, [number]) as run, catching(stack, seen.append):
+                for at, (ids_BT, length_B) in enumerate(some):
+                    before = hidden[at]()
+                    out = run(state=before[0]) if before else run(ids=ids_BT.to(place))
+                    hidden[at] = keep((out.state,), spill)
+                    # Its input and its output, which is the next one's input.
+                    new = seen if number + 1 == len(layers) else seen[:1]
+                    wanted = (_kept(each, length_B, tokens, place) for each in new)
+                    # Of last tokens only there is little to keep.
+                    where = spill if tokens is Tokens.all else None
+                    caught[at] += [keep((each,), where) for each in wanted]
+                    seen.clear()
+    yield from ([state for kept in of_batch for state in kept()] for of_batch in caught)
 
 
 def _kept(hidden_BTH: Tensor, length_B: Tensor, tokens: Tokens, place: torch.device) -> Tensor:

@@ -110,6 +110,7 @@ def test_states_that_wait_are_counted(model, by_layers):
 
     class Counting:
         tokens = 1
+        prefix = ()
 
         def run(self, run, before, states, last):
             state = torch.zeros(1, 1, 32)
