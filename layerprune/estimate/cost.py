@@ -5,12 +5,13 @@ Arithmetic, not a measurement: it says of what order a run is, and how its parts
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from layerprune.config.schema import Config, Dtype, HealConfig, Quantization
 from layerprune.estimate.flops import of_head, of_layer, of_token
 from layerprune.estimate.questions import Load, load
 from layerprune.estimate.shape import Shape
-from layerprune.paths.tree import Path, layer_runs
+from layerprune.paths.tree import Path, grow, layer_runs, most_alive
 
 PEAK = 312e12
 """Operations per second of an A100 in bfloat16, by its data sheet."""
@@ -34,6 +35,9 @@ HIDDEN_KEPT, INNER_KEPT = 10, 1.5
 """What a layer keeps for its gradients, in numbers a token: so many times the hidden size, and so
 many times the inputs and outputs of its feed-forward projections."""
 
+ROOM = 32e9
+"""Bytes for what runs and waits beside a streamed layer, where `runtime.memory` says nothing."""
+
 AT_ONCE = 8192
 """Tokens that run at once where nothing is trained; more memory is used where there is more."""
 
@@ -52,6 +56,10 @@ class Cost:
     """Of one A100."""
     memory: float = 0.0
     """Bytes, at the most."""
+    streamed: float = 0.0
+    """Bytes that are read from the model's files while it runs."""
+    passes: int = 0
+    """How often they are read for the questions."""
     complete: bool = True
     """Whether all tasks' questions are counted."""
 
@@ -67,6 +75,8 @@ class Cost:
         self.hours += other.hours
         for stage, flops in other.flops.items():
             self.flops[stage] = self.flops.get(stage, 0.0) + flops
+        self.streamed += other.streamed
+        self.passes += other.passes
         self.memory = max(self.memory, other.memory)
         self.complete &= other.complete
 
@@ -78,6 +88,8 @@ def profile_cost(config: Config, shape: Shape) -> Cost:
     tokens = data.calibration_sequences * data.sequence_length
     flops = tokens * of_token(shape, shape.num_layers, data.sequence_length, logits=0)
     cost.add("distances", flops, _share(READING, config.model.quantization))
+    if config.runtime.stream:
+        cost.streamed = _passes(config, shape, tokens, 1) * _layers_bytes(config, shape)
     return cost
 
 
@@ -159,6 +171,11 @@ def _asked(config: Config, shape: Shape, paths: Sequence[Path], held: Quantizati
         memory=_asked_memory(config, shape, held),
     )
     cost.add("questions and text", flops, _share(READING, held))
+    if config.runtime.stream:
+        alive = most_alive(grow(paths), shape.num_layers)
+        cost.passes = _passes(config, shape, questions.read, alive)
+        of_text = _passes(config, shape, text, alive + 1)
+        cost.streamed = (cost.passes + of_text) * _layers_bytes(config, shape)
     if questions.written:
         seen = (questions.alone + questions.written) / questions.questions
         layers = sum(map(len, paths))
@@ -179,11 +196,25 @@ def weight_bytes(shape: Shape, num_layers: int, dtype: Dtype, held: Quantization
     return of_layers + 2 * shape.head * BYTES[dtype]
 
 
+def _passes(config: Config, shape: Shape, tokens: float, alive: int) -> int:
+    """How often a streamed model is read for so many tokens, of which `alive` states wait each."""
+    room = (config.runtime.memory_bytes or ROOM) / 2
+    return ceil(tokens * alive * shape.hidden_size * BYTES[config.model.dtype] / room)
+
+
+def _layers_bytes(config: Config, shape: Shape) -> float:
+    """Of all layers in a model's files, which are taken to be in the precision it runs in."""
+    return shape.num_layers * shape.layer_weights * BYTES[config.model.dtype]
+
+
 def _asked_memory(config: Config, shape: Shape, held: Quantization | None = None) -> float:
     held = held or config.model.quantization
-    size = BYTES[config.model.dtype]
+    dtype, runtime = config.model.dtype, config.runtime
+    if runtime.stream:
+        return weight_bytes(shape, 1, dtype, held) + (runtime.memory_bytes or ROOM)
+    size = BYTES[dtype]
     states = AT_ONCE * (HIDDEN_KEPT * shape.hidden_size + INNER_KEPT * shape.feed_forward) * size
-    return weight_bytes(shape, shape.num_layers, config.model.dtype, held) + states
+    return weight_bytes(shape, shape.num_layers, dtype, held) + states
 
 
 def _healing_memory(config: Config, shape: Shape, path: Path, held: Quantization | None) -> float:

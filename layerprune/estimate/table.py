@@ -11,6 +11,7 @@ from layerprune.estimate.cost import (
     FEW_BITS,
     PEAK,
     READING,
+    ROOM,
     TRAINING,
     WRITING,
     Cost,
@@ -24,12 +25,15 @@ from layerprune.job import Job
 from layerprune.model.source import Source
 from layerprune.plan import GREEDY
 
+READ = 2e9
+"""Bytes per second of a disk, assumed: an NVMe drive reads two to seven times a billion."""
+
 COLUMNS = ("points", "asked", "trained", "PFLOP", "A100 hours", "memory")
 
 SAID = (
     f"By arithmetic, for one A100 ({PEAK / 1e12:.0f} TFLOP/s), of whose peak reading is assumed to "
     f"take {READING:.0%}, training {TRAINING:.0%}, writing {WRITING:.0%}, and weights in 4 or 8 "
-    f"bits to leave {FEW_BITS:.0%} of that. Tokens in millions; memory with the model whole."
+    f"bits to leave {FEW_BITS:.0%} of that. Tokens in millions; memory with the model whole, or one layer of it with runtime.stream."
 )
 
 
@@ -79,6 +83,14 @@ def show_costs(jobs: Sequence[Job]) -> None:
     console.print(SAID, highlight=False)
     if not together.complete:
         console.print("+: and questions whose number is not known before they are read.")
+    if together.streamed:
+        console.print(
+            f"Layers are read from the model's files {together.passes:,} times for the "
+            f"questions; with text and distances that is {together.streamed / 1e9:,.0f} GB, "
+            f"{together.streamed / READ / 3600:.1f} h at {READ / 1e9:.0f} GB/s, while others run. "
+            f"{ROOM / 1e9:.0f} GB are taken for states where runtime.memory says nothing.",
+            highlight=False,
+        )
     if any(job.config.prune.strategy == GREEDY for job in jobs):
         console.print("Measurements that prune=greedy makes on the way are not counted.")
 

@@ -43,6 +43,26 @@ def layer_runs(paths: Sequence[Path]) -> int:
     return sum(branch.layer_runs for branch in grow(paths))
 
 
+def most_alive(tree: Sequence[Branch], num_layers: int) -> int:
+    """How many states of each batch a pass by layers holds at once; of one batch, one more.
+
+    Branches that go on from one state hold it once.
+    """
+    alive: list[tuple[Branch, int, object]] = [(branch, 0, None) for branch in tree]
+    most = 1
+    for layer in range(num_layers):
+        now = [each for each in alive if each[0].layers[each[1]] == layer]
+        alive = [each for each in alive if each[0].layers[each[1]] != layer]
+        for done, (branch, at, _) in enumerate(now, start=1):
+            state = object()
+            if at + 1 < len(branch.layers):
+                alive.append((branch, at + 1, state))
+            else:
+                alive += [(some, 0, state) for some in branch.branches]
+            most = max(most, len({id(state) for *_, state in (*alive, *now[done:])}))
+    return most
+
+
 def _grow(paths: list[tuple[int, Path]]) -> tuple[Branch, ...]:
     beginnings: dict[tuple[int, bool], list[tuple[int, Path]]] = {}
     for number, path in paths:

@@ -20,7 +20,7 @@ from layerprune.model.segment import Run, by_layers, runs_in_parts, segment
 from layerprune.model.spread import input_device, reading_ahead
 from layerprune.model.stack import Head, decoder_stack
 from layerprune.paths.room import Room
-from layerprune.paths.tree import Branch, Path, apart, grow
+from layerprune.paths.tree import Branch, Path, apart, grow, most_alive
 from layerprune.paths.waiting import Kept, States, keep, nothing
 
 Ids = tuple[int, ...]
@@ -160,25 +160,8 @@ def most_waiting(model: PreTrainedModel, paths: Sequence[Path]) -> int:
     """How many states of each batch `walk` holds at once, at most; of one batch, one more."""
     tree = grow(paths)
     if by_layers(model):
-        return _most_alive(tree, len(decoder_stack(model).layers))
+        return most_alive(tree, len(decoder_stack(model).layers))
     return _most_waiting(tree)
-
-
-def _most_alive(tree: Sequence[Branch], num_layers: int) -> int:
-    """The same of a pass by layers. Branches that go on from one state hold it once."""
-    alive: list[tuple[Branch, int, object]] = [(branch, 0, None) for branch in tree]
-    most = 1
-    for layer in range(num_layers):
-        now = [each for each in alive if each[0].layers[each[1]] == layer]
-        alive = [each for each in alive if each[0].layers[each[1]] != layer]
-        for done, (branch, at, _) in enumerate(now, start=1):
-            state = object()
-            if at + 1 < len(branch.layers):
-                alive.append((branch, at + 1, state))
-            else:
-                alive += [(some, 0, state) for some in branch.branches]
-            most = max(most, len({id(state) for *_, state in (*alive, *now[done:])}))
-    return most
 
 
 def _most_waiting(branches: Sequence[Branch]) -> int:
