@@ -33,7 +33,8 @@ COLUMNS = ("points", "asked", "trained", "PFLOP", "A100 hours", "memory")
 SAID = (
     f"By arithmetic, for one A100 ({PEAK / 1e12:.0f} TFLOP/s), of whose peak reading is assumed to "
     f"take {READING:.0%}, training {TRAINING:.0%}, writing {WRITING:.0%}, and weights in 4 or 8 "
-    f"bits to leave {FEW_BITS:.0%} of that. Tokens in millions; memory with the model whole, or one layer of it with runtime.stream."
+    f"bits to leave {FEW_BITS:.0%} of that. Tokens in millions; memory with the model whole, or "
+    "one layer of it with runtime.stream."
 )
 
 

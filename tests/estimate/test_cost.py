@@ -51,6 +51,24 @@ def test_what_cut_models_share_is_counted_once():
     assert apart.read == cost.read
 
 
+def test_a_streamed_model_is_read_as_often_as_memory_demands():
+    asked = ("eval=mmlu", "eval.limit=1", "runtime.stream=true", "data.heldout_sequences=2",
+             "data.sequence_length=5")  # fmt: skip
+    # 57 questions and 57 times five solved examples, two states of 8 numbers in bfloat16 a token.
+    tokens = 57 * (109 + 5 * 106)
+    for memory, passes in (
+        (2 * tokens * 2 * 8 * 2, 1),
+        (2 * tokens * 2 * 8 * 2 - 1, 2),
+        (10**5, 24),
+    ):
+        cost = unhealed_cost(config(*asked, f"runtime.memory={memory}"), SHAPE, [WHOLE, CUT])
+        assert cost.passes == passes, memory
+        assert cost.streamed == (passes + 1) * 10 * 100 * 2, "held-out text is another pass"
+        assert cost.memory == 100 * 2 + 2 * 400 * 2 + memory, "a layer, embeddings, head and states"
+    assert unhealed_cost(config(*asked[:2]), SHAPE, [WHOLE, CUT]).streamed == 0
+    assert profile_cost(config(*asked), SHAPE).streamed == 10 * 100 * 2
+
+
 def test_questions_of_a_task():
     mmlu = load(config("eval=mmlu").eval)
     assert mmlu.questions == 14_042
