@@ -611,7 +611,7 @@ class Config:
         if self.runtime.device_map is None and not self.runtime.stream:
             return
         key = "runtime.stream" if self.runtime.stream else "runtime.device_map"
-        if self.heal.recipe != "none":
+        if self.heal.recipe != "none" and not (self.runtime.stream and self.heal.recipe == "seam"):
             raise UserError(
                 f"heal={self.heal.recipe} trains a model that is in one place: leave {key} out."
             )

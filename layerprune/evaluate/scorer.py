@@ -179,6 +179,7 @@ class Scorer(HFLM):
         if num_new < len(asked):
             say(f"{len(asked) - num_new} of {len(asked)} questions were answered before.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
+        _ = new and self._trees  # tried before the bar starts: that takes passes of its own
         passes = list(self._passes(new))
         waiting = most_waiting(self.model, self.paths)
         announce(

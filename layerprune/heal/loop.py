@@ -181,6 +181,9 @@ def train(
 class _Trainer(Trainer):
     """Transformers' own, but for checkpoints: they hold the weights that are trained, no others."""
 
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """It is where it was loaded to; what waits on disk could not be moved."""
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:
             folder = Path(str(output_dir or self.args.output_dir))

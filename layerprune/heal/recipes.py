@@ -25,6 +25,7 @@ from layerprune.heal.seam import seam
 from layerprune.heal.whole import full, tail
 from layerprune.model.load import Loaded, load
 from layerprune.model.source import Source
+from layerprune.model.spread import input_device
 from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
 from layerprune.progress import bar
@@ -63,13 +64,15 @@ def heal(
     """
     recipe = config.heal
     held = Quantization.nf4 if recipe.recipe == "qlora" else None
-    loaded = load(source, config.model.dtype, config.runtime.device, held)
+    loaded = load(
+        source, config.model.dtype, config.runtime.device, held, stream=config.runtime.stream
+    )
     model = loaded.model
     if recipe.recipe == "linear":
         ids_ST = _sequences(text, loaded, config, source.fingerprint)
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
-        on_cpu = model.device.type == "cpu"
+        on_cpu = input_device(model).type == "cpu"
         said = arguments(recipe, checkpoints, config.seed, config.model.dtype, on_cpu)
         with said.main_process_first():
             ids_ST = _sequences(text, loaded, config, source.fingerprint)

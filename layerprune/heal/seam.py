@@ -20,6 +20,7 @@ from layerprune.heal.course import Course, Examples, Subject, known
 from layerprune.heal.objectives import cross_entropy, relative_error
 from layerprune.heal.stored import stored_states
 from layerprune.model.segment import segment
+from layerprune.model.spread import stay
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
 from layerprune.plan.plan import Plan
@@ -37,6 +38,7 @@ def seam(subject: Subject) -> Course:
     with subject.ahead():
         states = stored_states(model, subject.ids_ST, wanted, subject.folder / "states")
     drop_layers(model, plan.dropped)
+    stay(decoder_stack(model).layers[first:])  # what stands below the seam is not run any more
     model.requires_grad_(False)
     for layer in decoder_stack(model).layers[first : first + count]:
         layer.requires_grad_(True)

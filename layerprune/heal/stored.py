@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import torch
@@ -15,10 +16,12 @@ from transformers import PreTrainedModel
 
 from layerprune.errors import UserError
 from layerprune.files import creating_folder
+from layerprune.model.segment import by_layers
+from layerprune.model.spread import input_device
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.progress import bar
-from layerprune.similarity.states import catching
+from layerprune.similarity.states import catching, states_by_layers
 
 BATCH = 8
 
@@ -47,20 +50,31 @@ def stored_states(
 
 
 def _compute(model: PreTrainedModel, ids_ST: Tensor, wanted: Sequence[int], folder: Path) -> None:
-    num_layers = len(decoder_stack(model).layers)
-    above = range(max(*wanted, 1), num_layers)  # one layer at least has to stay
+    batches = ids_ST.split(BATCH)
     with ExitStack() as stack:
         files = {state: stack.enter_context(_path(folder, state).open("wb")) for state in wanted}
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(dropped(model, above))
+        last = max(wanted)
+        if by_layers(model):
+            spill = stack.enter_context(TemporaryDirectory(dir=folder))
+            advance = stack.enter_context(
+                bar("states at the seam", total=len(batches) * (last + 1))
+            )
+            for number, _, state in states_by_layers(model, batches, last, Path(spill)):
+                if number in files:
+                    _append(files[number], state)
+                advance(1)
+            return
+        # One layer at least has to stay.
+        stack.enter_context(dropped(model, range(max(last, 1), len(decoder_stack(model).layers))))
         advance = stack.enter_context(bar("states at the seam", total=len(ids_ST)))
-        for ids_BT in ids_ST.split(BATCH):
+        for ids_BT in batches:
             states: list[Tensor] = []
             decoder = decoder_stack(model)
             with catching(decoder, states.append):
-                decoder.decoder(input_ids=ids_BT.to(model.device), use_cache=False)
-            for state, file in files.items():
-                _append(file, states[state])
+                decoder.decoder(input_ids=ids_BT.to(input_device(model)), use_cache=False)
+            for number, file in files.items():
+                _append(file, states[number])
             advance(len(ids_BT))
 
 

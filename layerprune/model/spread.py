@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate.hooks import remove_hook_from_module
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -75,9 +76,8 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def layers_wait(model: PreTrainedModel) -> bool:
-    """Whether the weights of every layer are somewhere else until it runs."""
-    layers = decoder_stack(model).layers
-    return all(any(weight.is_meta for weight in layer.parameters()) for layer in layers)
+    """Whether the weights of some layers are somewhere else until they run."""
+    return any(weight.is_meta for weight in decoder_stack(model).layers.parameters())
 
 
 @contextmanager
@@ -112,6 +112,16 @@ def _read(layer: nn.Module, path: str, part: Any) -> Iterator[None]:
     finally:
         part.forward = hooked
         part._hf_hook.post_forward(part, None)
+
+
+def stay(layers: Iterable[nn.Module]) -> None:
+    """Read layers whose weights wait, and leave them where they run."""
+    for layer in layers:
+        for part in layer.modules():
+            if part is not layer and hasattr(part, "_hf_hook"):
+                hook: Any = part._hf_hook
+                hook.pre_forward(part)
+                remove_hook_from_module(part)
 
 
 @contextmanager

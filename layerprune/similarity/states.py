@@ -139,26 +139,40 @@ def _caught(
 def _caught_by_layers(
     model: PreTrainedModel, some: Sequence[Sequences], tokens: Tokens, spill: Path | None
 ) -> Iterator[list[Tensor]]:
-    stack, place = decoder_stack(model), input_device(model)
-    layers = list(stack.layers)
+    place = input_device(model)
     caught: list[list[Kept]] = [[] for _ in some]
-    hidden: list[Kept] = [nothing] * len(some)
+    # Of last tokens only there is little to keep.
+    where = spill if tokens is Tokens.all else None
+    every = len(decoder_stack(model).layers)
+    for _, at, state in states_by_layers(model, [ids_BT for ids_BT, _ in some], every, spill):
+        caught[at].append(keep((_kept(state, some[at][1], tokens, place),), where))
+    yield from ([state for kept in of_batch for state in kept()] for of_batch in caught)
+
+
+def states_by_layers(
+    model: PreTrainedModel, batches: Sequence[Tensor], last: int, spill: Path | None
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The states 0 to `last` of batches of token ids [B, T], of which each layer is read once.
+
+    Yields the number of a state, that of its batch, and the state: [B, T, H], or what the layers of
+    a family hand on. Between two layers, states of all batches wait in memory, or in `spill`.
+    """
+    stack, place = decoder_stack(model), input_device(model)
+    layers = list(stack.layers)[: max(last, 1)]
+    hidden: list[Kept] = [nothing] * len(batches)
     with reading_ahead(layers) as read:
         for number, layer in enumerate(layers):
             seen: list[Tensor] = []
             with read(layer), segment(model, [number]) as run, catching(stack, seen.append):
-                for at, (ids_BT, length_B) in enumerate(some):
+                for at, ids_BT in enumerate(batches):
                     before = hidden[at]()
                     out = run(state=before[0]) if before else run(ids=ids_BT.to(place))
                     hidden[at] = keep((out.state,), spill)
                     # Its input and its output, which is the next one's input.
-                    new = seen if number + 1 == len(layers) else seen[:1]
-                    wanted = (_kept(each, length_B, tokens, place) for each in new)
-                    # Of last tokens only there is little to keep.
-                    where = spill if tokens is Tokens.all else None
-                    caught[at] += [keep((each,), where) for each in wanted]
+                    yield number, at, seen[0]
+                    if number + 1 == last == len(layers):
+                        yield last, at, seen[1]
                     seen.clear()
-    yield from ([state for kept in of_batch for state in kept()] for of_batch in caught)
 
 
 def _kept(hidden_BTH: Tensor, length_B: Tensor, tokens: Tokens, place: torch.device) -> Tensor:

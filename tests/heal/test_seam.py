@@ -3,14 +3,20 @@
 import pytest
 import torch
 from families import TINY
-from tiny import tiny
+from tiny import byte_tokenizer, tiny
 
 from layerprune.config.compose import compose
+from layerprune.config.schema import Dtype, ModelConfig
 from layerprune.errors import UserError
 from layerprune.heal.course import Subject
 from layerprune.heal.seam import seam
+from layerprune.model.load import load
+from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
+from layerprune.paths.losses import losses as sequence_losses
+from layerprune.paths.room import Room
+from layerprune.pipeline import run
 from layerprune.plan.plan import Plan
 
 PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
@@ -102,3 +108,64 @@ def test_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, mo
     with pytest.raises(UserError, match=r"GiB of states.*heal\.sequences"):
         course(tiny("llama"), tmp_path / "point")
     assert not list((tmp_path / "point").iterdir())
+
+
+def streamed(family, folder):
+    tiny(family).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    source = locate(ModelConfig(path=str(folder)), folder.parent / "cache")
+    return load(source, Dtype.float32, "cpu", stream=True).model
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mixtral"])
+def test_layers_below_the_seam_are_not_loaded(family, tmp_path):
+    """Their states are computed layer by layer; what is trained is the same to the bit."""
+    models = {"plain": tiny(family), "streamed": streamed(family, tmp_path / "model")}
+    losses, weights = {}, {}
+    for name, model in models.items():
+        made = course(model, tmp_path / name, seam_layers=2, text_weight=1, text_share=1,
+                      seam_weight=1, batch_size=5, micro_batch_size=5)  # fmt: skip
+        loss = made.objective(**batch(made))["loss"]
+        loss.backward()
+        losses[name] = loss.item()
+        weights[name] = {
+            name: part.grad for name, part in model.named_parameters() if part.requires_grad
+        }
+    layers = decoder_stack(models["streamed"]).layers
+    wait = [any(part.is_meta for part in layer.parameters()) for layer in layers]
+    assert wait == [True] * 3 + [False] * 3, "layers 0 to 2 below the seam, 5 to 7 above it"
+    assert losses["streamed"] == pytest.approx(losses["plain"], rel=1e-6)
+    assert weights["streamed"].keys() == weights["plain"].keys()
+    for name, grad in weights["plain"].items():
+        torch.testing.assert_close(weights["streamed"][name], grad, atol=1e-6, rtol=1e-5)
+    # Asked afterwards, what waits is read for the pass, and what was trained is there.
+    with torch.no_grad():
+        for model in models.values():
+            for part in model.parameters():
+                if part.requires_grad:
+                    part.add_(0.01)
+    found, expected = (
+        sequence_losses(model, IDS_ST, [tuple(range(6))], "", Room.of(model))
+        for model in (models["streamed"], models["plain"])
+    )
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_a_run_whose_lower_layers_stay_on_disk(tiny_folder, tiny_tasks, tmp_path):
+    def points(outputs, *overrides):
+        return run(compose(
+            "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
+            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
+            "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=8",
+            "data.heldout_sequences=4", "prune.fraction=[0.25]", "heal=seam", "heal.steps=4",
+            "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
+            "heal.warmup_steps=1", "heal.learning_rate=1e-3", "heal.text_share=0.5", *overrides,
+        ))  # fmt: skip
+
+    (plain,), (kept,) = points("plain"), points("streamed", "runtime.stream=true", "export=hf")
+    assert kept.key == plain.key
+    assert kept.plan["dropped"] == plain.plan["dropped"]
+    assert kept.scores == plain.scores
+    assert kept.loss["nats"] == pytest.approx(plain.loss["nats"], abs=1e-4)
+    for one, other in zip(kept.healing["steps"], plain.healing["steps"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
