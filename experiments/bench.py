@@ -12,6 +12,7 @@ Prints ratios, and writes them to outputs/bench.json.
   whether all accuracies are equal. The most memory is that above the model, with a budget
   (`--memory`). Questions: `facts`, 0-shot; with `--mmlu FOLDER`, which holds a copy of cais/mmlu,
   two of its subjects, 5-shot, too.
+- stream: the pass of `block` with layers on disk, against the same pass in memory.
 - profile: distances between the inputs of all layers, against one forward pass without the head
   over the same tokens, the median of several rounds.
 """
@@ -67,10 +68,11 @@ def main() -> None:
     parser.add_argument("--mmlu", type=Path, help="a folder that holds cais/mmlu")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     options = parser.parse_args()
-    loaded = load(locate(ModelConfig(path=EMBEDDED), options.outputs / "cache"),
-                  Dtype.float32, "auto")  # fmt: skip
+    source = locate(ModelConfig(path=EMBEDDED), options.outputs / "cache")
+    loaded = load(source, Dtype.float32, "auto")
     result = {"device": str(loaded.model.device), "threads": torch.get_num_threads()}
     result["profile"], distances = bench_profile(loaded, options.rounds)
+    result["stream"] = bench_stream(loaded, source, distances, options)
     facts = EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0)
     result["facts_0_shot"] = bench_curves(loaded, distances, facts, options)
     if options.mmlu:
@@ -186,6 +188,40 @@ def bench_profile(loaded, rounds: int) -> tuple[dict, np.ndarray]:
     print(f"profile: {ratio:.3f} x the time of a forward pass without the head")
     result = {"forward_s": plain, "profile_s": ours, "ratio": ratio, "tokens": ids_ST.numel()}
     return result, profile()
+
+
+def bench_stream(loaded, source, distances, options: argparse.Namespace) -> dict:
+    """Seconds for all depths with the layers on disk, against the same pass in memory.
+
+    Both run the same batches: one room, one wave. Loading is not timed. In turns; the files are in
+    the system's cache.
+    """
+    questions = Questions(EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0))
+    room = Room.of(loaded.model, num_bytes(options.memory))
+    streamed = load(source, Dtype.float32, "auto", stream=True)
+    paths = [
+        make_plan(Target(count / LAYERS, count), "block", distances, seed=0).kept
+        for count in range(LAYERS)
+    ]
+    seconds: dict[str, list[float]] = {"memory": [], "stream": []}
+    found = {}
+    for at in range(options.rounds + 1):
+        for name, each in (("memory", loaded), ("stream", streamed)):
+            scorer = Scorer(each.model, each.tokenizer, room=room, paths=paths)
+            took, found[name], _ = _asked(questions, scorer)
+            if at:  # the first pass is slow
+                seconds[name].append(took)
+    apart = max(
+        abs(found["stream"][args][0] - found["memory"][args][0]) for args in found["memory"]
+    )
+    ratio = statistics.median(
+        one / other for one, other in zip(seconds["stream"], seconds["memory"], strict=True)
+    )
+    print(
+        f"stream: {ratio:.2f} x the time of the pass in memory, {LAYERS} depths of block on "
+        f"{len(found['memory'])} options; largest difference {apart:.1e}"
+    )
+    return {**seconds, "ratio": ratio, "largest_difference": apart}
 
 
 def timed(run: Callable[[], object]) -> float:
