@@ -35,7 +35,7 @@ demo: $(READY)  ## draw a real curve of the embedded model: no account, no downl
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
-experiments: $(READY)  ## run every preset of the embedded model, three to four hours; started again, it goes on
+experiments: $(READY)  ## run every preset of the embedded model, about four hours on slow cores; started again, it goes on
 	$(BIN)/python experiments/teaching.py
 	set -e; for preset in $(PRESETS); do \
 		echo "layerprune: experiment=$$preset"; \

@@ -1,6 +1,7 @@
 """The processes of one run, as `torchrun` or `accelerate launch` start them.
 
-All of them load, cut and train; the first alone asks questions, writes records and talks to people.
+All of them load, cut and train, and answer questions to models that are not healed; the first alone
+asks those that are, writes records and talks to people.
 """
 
 import os

@@ -147,12 +147,17 @@ def healing_flops(heal: HealConfig, shape: Shape, path: Path) -> tuple[float, fl
         return tokens, tokens * (forward + 2 * (last * layer + head))
     # seam: states once, then its own layers, and all above for a share of the text.
     assert heal.recipe == "seam", heal.recipe
-    first = next((slot for slot, at in enumerate(path) if slot != at), kept)
+    first = _seam(path)
     own = min(heal.seam_layers or 0, kept - first)
     above = kept - first - own
     once = min(tokens, (heal.sequences or 0) * length) * whole * layer
     text = (heal.text_share or 0) * 2 * (above * layer + head)
     return tokens, once + tokens * (3 * own * layer + text)
+
+
+def _seam(path: Path) -> int:
+    """The slot of the first layer above the cut."""
+    return next((slot for slot, at in enumerate(path) if slot != at), len(path))
 
 
 def _asked(config: Config, shape: Shape, paths: Sequence[Path], held: Quantization | None) -> Cost:
@@ -218,10 +223,14 @@ def _asked_memory(config: Config, shape: Shape, held: Quantization | None = None
 
 
 def _healing_memory(config: Config, shape: Shape, path: Path, held: Quantization | None) -> float:
-    """The whole model is loaded before it is cut; what training adds comes to what is left."""
-    heal, dtype = config.heal, config.model.dtype
-    before = weight_bytes(shape, shape.num_layers, dtype, held)
-    after = weight_bytes(shape, len(path), dtype, held)
+    """The whole model is loaded before it is cut; what training adds comes to what is left.
+
+    Streamed, it is one layer at a time, and then those above the cut.
+    """
+    heal, dtype, streamed = config.heal, config.model.dtype, config.runtime.stream
+    before = weight_bytes(shape, 1 if streamed else shape.num_layers, dtype, held)
+    left = len(path) - _seam(path) if streamed else len(path)
+    after = weight_bytes(shape, left, dtype, held)
     if heal.steps is None:
         return before
     micro = min(heal.micro_batch_size or 1, heal.batch_size or 1)

@@ -69,6 +69,16 @@ def test_a_streamed_model_is_read_as_often_as_memory_demands():
     assert profile_cost(config(*asked), SHAPE).streamed == 10 * 100 * 2
 
 
+def test_below_a_streamed_seam_nothing_is_in_memory():
+    seam = ("heal=seam", "eval=speed", "runtime.memory=1000")
+    whole, streamed = (
+        healed_cost(config(*seam, *stream), SHAPE, [CUT]).memory
+        for stream in ((), ("runtime.stream=true",))
+    )
+    # Of 10 layers six are left, two of them above the cut; all other things are the same.
+    assert whole - streamed == 4 * 100 * 2
+
+
 def test_questions_of_a_task():
     mmlu = load(config("eval=mmlu").eval)
     assert mmlu.questions == 14_042
