@@ -38,7 +38,8 @@ def seam(subject: Subject) -> Course:
     with subject.ahead():
         states = stored_states(model, subject.ids_ST, wanted, subject.folder / "states")
     drop_layers(model, plan.dropped)
-    stay(decoder_stack(model).layers[first:])  # what stands below the seam is not run any more
+    # What stands below the seam is not trained on: it is read where a loss is measured.
+    stay(decoder_stack(model).layers[first:])
     model.requires_grad_(False)
     for layer in decoder_stack(model).layers[first : first + count]:
         layer.requires_grad_(True)

@@ -154,6 +154,8 @@ def weight_bytes(model: PreTrainedModel) -> int:
     saved = model.state_dict(keep_vars=True)  # what is tied is one and the same tensor
     held = {id(each): each.nbytes for name, each in saved.items() if ".lora_" not in name}
     waiting = {
-        id(part.weight): _held_bytes.get(part) for part in model.modules() if part in _when_read
+        id(part.get_parameter("weight")): _held_bytes[part]
+        for part in model.modules()
+        if part in _held_bytes
     }
     return sum((held | waiting).values())

@@ -141,6 +141,30 @@ def test_a_budget_is_kept(model):
 
 
 @pytest.mark.parametrize(
+    ("line", "folder", "limit", "used"),
+    [
+        ("0::/batch/job", "batch/job", "memory.max", "memory.current"),
+        ("4:cpu,memory:/job", "memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_a_control_group_bounds_what_is_free(line, folder, limit, used, tmp_path, monkeypatch):
+    (tmp_path / "of_process").write_text(f"9:devices:/\n{line}\n")
+    group = tmp_path / "groups" / folder
+    group.mkdir(parents=True)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "of_process")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "groups")
+    cpu = torch.device("cpu")
+    assert memory.free(cpu) > 10_000_000
+    (group / limit).write_text("5000000\n")
+    (group / used).write_text("4000000\n")
+    assert memory.free(cpu) == 1_000_000
+    (group / "memory.stat").write_text("anon 5\nactive_file 1000000\ninactive_file 500000\n")
+    assert memory.free(cpu) == 2_500_000, "files that are cached give way"
+    (group / limit).write_text("max\n")
+    assert memory.free(cpu) > 10_000_000
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [("500MB", 5 * 10**8), ("1.5 GiB", 3 * 2**29), ("1024", 1024), ("2kib", 2048), ("1TB", 10**12)],
 )
