@@ -47,7 +47,7 @@ class Spread:
 
 
 def _give_back(layer: nn.Module, _given: object, _output: object) -> None:
-    if any(weight.is_meta for weight in layer.parameters()):  # it was read for this once
+    if waits(layer):  # it was read for this once
         memory.trim()
 
 
@@ -77,7 +77,12 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 def layers_wait(model: PreTrainedModel) -> bool:
     """Whether the weights of some layers are somewhere else until they run."""
-    return any(weight.is_meta for weight in decoder_stack(model).layers.parameters())
+    return waits(decoder_stack(model).layers)
+
+
+def waits(part: nn.Module) -> bool:
+    """Whether weights of a part are somewhere else until it runs."""
+    return any(weight.is_meta for weight in part.parameters())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from layerprune.model.segment import by_layers, segment
-from layerprune.model.spread import bytes_on_disk, input_device, resident
+from layerprune.model.spread import bytes_on_disk, input_device, resident, waits
 from layerprune.model.stack import Head, decoder_stack
 from layerprune.paths.room import Room
 from layerprune.paths.tree import Path, layer_runs
@@ -55,12 +55,15 @@ def announce(
     """
     if not by_layers(model) or not tokens:
         return
+    every_layer = list(decoder_stack(model).layers)
+    away = {at for at, layer in enumerate(every_layer) if waits(layer)}
     speed = _measured.get(model)
     if speed is None:
-        speed = _measured[model] = _measure(model, room)
-    num_layers = len(decoder_stack(model).layers)
-    runs = layer_runs(paths)
-    layers = len({layer for path in paths for layer in path})
+        speed = _measured[model] = _measure(model, min(away), room)
+    if not speed.layer_bytes:
+        return  # they wait in memory
+    num_layers, runs = len(every_layer), layer_runs(paths)
+    layers = len(away & set().union(*paths))
     seconds = passes * layers * speed.reading_s + tokens * runs * speed.running_s
     seconds += positions * len(paths) * speed.head_s
     times = "once" if passes == 1 else f"{passes} times"
@@ -72,9 +75,9 @@ def announce(
     )
 
 
-def _measure(model: PreTrainedModel, room: Room) -> Speed:
-    """Read the first layer, and run it on some tokens, twice: the first time is slow."""
-    layer = decoder_stack(model).layers[0]
+def _measure(model: PreTrainedModel, number: int, room: Room) -> Speed:
+    """Read a layer, and run it on some tokens, twice: the first time is slow."""
+    layer = decoder_stack(model).layers[number]
     rows = max(1, min(ROWS, room.tokens // LENGTH))
     ids_BT = torch.zeros((rows, LENGTH), dtype=torch.long, device=input_device(model))
     with torch.inference_mode():
@@ -83,7 +86,7 @@ def _measure(model: PreTrainedModel, room: Room) -> Speed:
             for weight in layer.parameters():
                 weight.sum().item()  # mapped files are read when they are used
             reading_s = time.perf_counter() - started
-            with segment(model, [0]) as run:
+            with segment(model, [number]) as run:
                 seconds = []
                 for _ in range(2):
                     started = time.perf_counter()
