@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path as Folder
@@ -101,12 +101,8 @@ def _help(jobs: Sequence[Job]) -> None:
     todo, lead = missing(jobs, Outcome()), jobs[0]
     if not todo:
         return
-    spill = lead.config.runtime.spill
     try:
-        with (
-            isolated(lead.config.seed, lead.config.runtime.threads),
-            scratch(lead.cache / "states") if spill else nullcontext() as folder,
-        ):
+        with isolated(lead.config.seed, lead.config.runtime.threads), _spill(lead) as folder:
             whole = _Whole(lead, folder)
             lead.questions.load()
             plans: list[Plan] = []
@@ -120,9 +116,13 @@ def _help(jobs: Sequence[Job]) -> None:
 
 def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
     lead = wanted[0].job
-    spill = lead.config.runtime.spill
-    with scratch(lead.cache / "states") if spill else nullcontext() as folder:
+    with _spill(lead) as folder:
         _make_with(_Whole(lead, folder), wanted, outcome)
+
+
+def _spill(job: Job) -> AbstractContextManager[Folder | None]:
+    """A folder for states that wait on disk, if that was asked for."""
+    return scratch(job.cache / "states") if job.config.runtime.spill else nullcontext()
 
 
 def _make_with(whole: "_Whole", wanted: Sequence[Wanted], outcome: Outcome) -> None:
