@@ -208,6 +208,7 @@ def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcom
             try:
                 healed = _heal(job, wanted, plan, heldout_ST)
                 if processes.first():
+                    assert healed is not None
                     result = _ask_healed(job, wanted, healed.loaded, heldout_ST)
                     _write(wanted, _point(wanted, plan, profile, result, healing=healed.record))
             except Exception as error:
@@ -370,11 +371,14 @@ def _answers(job: Job) -> Answers:
     return Answers(job.cache / "answers", f"{weights}-{kind}")
 
 
-def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed":
-    from layerprune.heal.recipes import heal  # peft and bitsandbytes: only where they are used
+def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed | None":
+    # peft and bitsandbytes: only where they are used
+    from layerprune.heal.recipes import heal
+    from layerprune.heal.shared import common_budget
 
     def loss(model: PreTrainedModel) -> float:
-        return heldout_loss(model, heldout_ST, job.config.runtime.memory_bytes).nats
+        budget = common_budget(model, job.config.runtime.memory_bytes)
+        return heldout_loss(model, heldout_ST, budget).nats
 
     checkpoints = job.store.checkpoints(wanted.key)
     return heal(job.source, plan, job.text, job.config, wanted.folder, checkpoints, loss)

@@ -43,6 +43,16 @@ def tiny_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def folder_64(tmp_path_factory):
+    """bitsandbytes packs blocks of 64 weights: narrower models it cannot run on a CPU."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = tiny("llama", vocab_size=259, hidden_size=64, intermediate_size=128)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tasks(tmp_path_factory):
     """A folder with one lm-eval task, `letters`: twelve questions with three options each."""
     folder = tmp_path_factory.mktemp("tasks")

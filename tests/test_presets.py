@@ -14,8 +14,8 @@ NAMES = sorted(path.stem for path in conf_dir().glob("experiment/*.yaml"))
 PAPER = [name for name in NAMES if name.endswith("_paper")]
 
 POINTS = {
-    "fig1": 16, "fig2": 64, "fig3": 16, "fig4": 1, "fig5": 32, "fig6": 6, "fig7": 32,
-    "fig7_order": 32, "fig8": 6, "fig9": 6, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 16,
+    "fig1": 14, "fig2": 56, "fig3": 14, "fig4": 1, "fig5": 28, "fig6": 6, "fig7": 32,
+    "fig7_order": 32, "fig8": 6, "fig9": 6, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 8,
     "metrics": 54, "strategies": 30, "calibration": 48, "eval_text": 12, "quantisation": 12,
     "predictor": 76, "demo": 60, "demo_healed": 1, "fit": 36,
     "fig1_paper": 26, "fig2_paper": 182, "fig3_paper": 182, "fig4_paper": 7, "fig5_paper": 52,

@@ -489,10 +489,13 @@ class RuntimeConfig:
     device_map: DeviceMap | None = None
     """`auto`: the model is spread over all GPUs, and what they cannot hold waits in the machine's
     memory, or on its disk. Models are only asked then, not healed."""
+    shard: bool = False
+    """While a model is healed, each process of `torchrun` holds a share of its frozen weights, and
+    layers are put together where they run (FSDP): for `heal=lora` and `heal=qlora`."""
     stream: bool = False
     """Layers stay in the model's files, and one at a time is in memory: each is read once for all
     cut models and as much text and as many questions as `memory` holds the states of. Models are
-    only asked then, not healed."""
+    only asked then, or healed by `heal=seam`."""
     spill: bool = False
     """With `stream`: states that wait for their next layer do so on disk, in `outputs`, in place of
     memory. Fewer passes over the model's files are needed then."""
@@ -608,6 +611,11 @@ class Config:
 
     def _check_places(self) -> None:
         """What can be done with a model whose parts are in several places."""
+        if self.runtime.shard and self.heal.recipe not in ("lora", "qlora"):
+            raise UserError(
+                f"runtime.shard shares out weights that are frozen, heal={self.heal.recipe} has "
+                "none in training: leave it out, or use heal=lora or heal=qlora."
+            )
         if self.runtime.device_map is None and not self.runtime.stream:
             return
         key = "runtime.stream" if self.runtime.stream else "runtime.device_map"

@@ -29,6 +29,8 @@ class Subject:
     config: HealConfig
     folder: Path
     """For what has to be there after a stop; it is gone once the point is done."""
+    recompute: bool = False
+    """Activations are not kept but computed again: memory is what is short."""
     ahead: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Of several processes on a machine, the first alone runs what stands in it; the others wait,
     and then run it too."""

@@ -83,12 +83,12 @@ def arguments(
 ) -> TrainingArguments:
     """What transformers' Trainer is told; in a run of several processes, this joins them.
 
-    Raises `UserError` for a batch that cannot be shared out, and where weights would be sharded.
+    Raises `UserError` for a batch that cannot be shared out, and where accelerate would shard.
     """
     if processes.sharded():
         raise UserError(
-            "FSDP is not supported: start this with torchrun, or with accelerate launch without "
-            "--use_fsdp. Each process then holds the whole model, in 4 bits with heal=qlora."
+            "accelerate launch --use_fsdp shards weights in a way of its own: start this with "
+            "torchrun, or without --use_fsdp, and give runtime.shard=true."
         )
     micro, accumulation = _split(config)
     return TrainingArguments(

@@ -18,6 +18,9 @@ def lora(subject: Subject) -> Course:
     after Lee et al. (arXiv 2308.07317).
     """
     model = drop_layers(subject.model, subject.plan.dropped)
+    if subject.recompute:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()  # else nothing before the first update has a gradient
     adapted = adapt(model, subject.config)
     return Course(NextToken(model), Examples(subject.ids_ST), adapted)
 
@@ -25,12 +28,9 @@ def lora(subject: Subject) -> Course:
 def qlora(subject: Subject) -> Course:
     """The same on a model whose weights were loaded in 4 bits (Dettmers et al., arXiv 2305.14314).
 
-    Norms are held in float32, and activations are not kept but computed again where a GPU's memory
-    is what is short.
+    Norms are held in float32.
     """
-    prepare_model_for_kbit_training(
-        subject.model, use_gradient_checkpointing=subject.model.device.type == "cuda"
-    )
+    prepare_model_for_kbit_training(subject.model, use_gradient_checkpointing=False)
     return lora(subject)
 
 

@@ -4,17 +4,20 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from layerprune import memory, processes
-from layerprune.config.schema import Config, Quantization
+from layerprune.config.schema import Config, DeviceMap, Quantization
 from layerprune.data.sequences import packed, stored_sequences
 from layerprune.data.text import Text
+from layerprune.errors import UserError
 from layerprune.heal.course import Course, Subject, known
 from layerprune.heal.distill import distill
 from layerprune.heal.keep import keep_adapter, keep_weights
@@ -22,8 +25,9 @@ from layerprune.heal.linear import fit, fold
 from layerprune.heal.loop import Step, Training, arguments, train
 from layerprune.heal.lora import lora, qlora
 from layerprune.heal.seam import seam
+from layerprune.heal.shared import all_let_go, share_out
 from layerprune.heal.whole import full, tail
-from layerprune.model.load import Loaded, load
+from layerprune.model.load import Loaded, load, torch_device
 from layerprune.model.source import Source
 from layerprune.model.spread import input_device
 from layerprune.model.surgery import drop_layers
@@ -56,35 +60,35 @@ def heal(
     folder: Path,
     checkpoints: Path,
     heldout: Callable[[PreTrainedModel], float],
-) -> Healed:
+) -> Healed | None:
     """A model of its own, loaded, cut and healed; `heldout` measures its loss on held-out text.
 
     Training goes on from what it finds in `checkpoints`. What it changed is kept in `folder`, with
     the layers it belongs to; but for `heal=full`, whose weights are kept by an export alone.
+
+    With `runtime.shard` no process holds the model while it is trained; the first one alone has it
+    after that, and others None.
     """
-    recipe = config.heal
+    recipe, runtime = config.heal, config.runtime
     held = Quantization.nf4 if recipe.recipe == "qlora" else None
-    loaded = load(
-        source, config.model.dtype, config.runtime.device, held, stream=config.runtime.stream
-    )
+    work = _Work(source, plan, text, config, checkpoints, heldout)
+    shared = runtime.shard
+    if shared:
+        if processes.count() == 1:
+            raise UserError("runtime.shard=true: there is one process, start several by torchrun.")
+        work.train(load(source, config.model.dtype, "cpu", held), share=True)
+        all_let_go()
+        if not processes.first():
+            return None
+    spread = DeviceMap.auto if shared and torch.cuda.device_count() > 1 else None
+    loaded = load(source, config.model.dtype, runtime.device, held, spread, stream=runtime.stream)
     model = loaded.model
     if recipe.recipe == "linear":
         ids_ST = _sequences(text, loaded, config, source.fingerprint)
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
-        on_cpu = input_device(model).type == "cpu"
-        said = arguments(recipe, checkpoints, config.seed, config.model.dtype, on_cpu)
-        with said.main_process_first():
-            ids_ST = _sequences(text, loaded, config, source.fingerprint)
-        subject = Subject(model, plan, ids_ST, recipe, checkpoints, said.main_process_first)
-        set_seed(config.seed)  # the first weights of LoRA are drawn
-        started = time.monotonic()
-        course = TRAINED[recipe.recipe](subject)
-        prepared = time.monotonic() - started
-        training = replace(
-            train(course, recipe, said, lambda: heldout(model), config.model.dtype),
-            prepare_seconds=round(prepared, 3),
-        )
+        # Where weights were shared out, it finds the last checkpoint of that.
+        course, training = work.train(loaded, alone=shared)
         if processes.first() and course.adapted is not None:
             keep_adapter(course.adapted, plan, folder)
     # All of a model's weights are kept only where they are asked for.
@@ -92,6 +96,43 @@ def heal(
     if processes.first() and (whole or recipe.recipe in {"linear", "tail", "seam"}):
         keep_weights(model, plan, folder)
     return Healed(loaded, _record(recipe.recipe, training))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to train, but for the model."""
+
+    source: Source
+    plan: Plan
+    text: Text
+    config: Config
+    checkpoints: Path
+    heldout: Callable[[PreTrainedModel], float]
+
+    def train(
+        self, loaded: Loaded, share: bool = False, alone: bool = False
+    ) -> tuple[Course, Training]:
+        """Cut and train a model that was loaded for it: with others, or `alone`.
+
+        With `share`, its frozen weights are shared out over all processes before.
+        """
+        model, config, recipe = loaded.model, self.config, self.config.heal
+        device = torch_device(config.runtime.device) if share else input_device(model)
+        on_cpu = device.type == "cpu"
+        said = arguments(recipe, self.checkpoints, config.seed, config.model.dtype, on_cpu)
+        ahead = nullcontext if alone else said.main_process_first
+        with ahead():
+            ids_ST = _sequences(self.text, loaded, config, self.source.fingerprint)
+        recompute = share or (recipe.recipe == "qlora" and not on_cpu)
+        subject = Subject(model, self.plan, ids_ST, recipe, self.checkpoints, recompute, ahead)
+        set_seed(config.seed)  # the first weights of LoRA are drawn
+        started = time.monotonic()
+        course = TRAINED[recipe.recipe](subject)
+        if share:
+            share_out(course, model, device)
+        prepared = time.monotonic() - started
+        training = train(course, recipe, said, lambda: self.heldout(model), config.model.dtype)
+        return course, replace(training, prepare_seconds=round(prepared, 3))
 
 
 def _sequences(text: Text, loaded: Loaded, config: Config, model: str) -> Tensor:

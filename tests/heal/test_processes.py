@@ -2,24 +2,47 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import tiny
+
+from layerprune.config.compose import compose
+from layerprune.data.text import read
+from layerprune.errors import UserError
+from layerprune.heal.course import Subject
+from layerprune.heal.lora import lora
+from layerprune.heal.recipes import heal
+from layerprune.heal.shared import share_out
+from layerprune.model.source import locate
+from layerprune.model.stack import decoder_stack
+from layerprune.plan.plan import Plan
+
+PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
+IDS_ST = torch.arange(128).view(4, 32) % 50
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def launch(launcher, tmp_path, tiny_folder, tiny_tasks, study):
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
+            "--local-addr", "127.0.0.1"]  # fmt: skip
+
+
+def launch(launcher, tmp_path, folder, tiny_tasks, study, *overrides):
     done = subprocess.run(
         [
-            *launcher, str(ROOT / "main.py"), "model=custom", f"model.path={tiny_folder}",
+            *launcher, str(ROOT / "main.py"), "model=custom", f"model.path={folder}",
             "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
             "data.calibration_sequences=8", "data.heldout_sequences=4", "tracker=disabled",
-            "heal=full", "heal.steps=5", "heal.batch_size=4", "heal.micro_batch_size=2",
+            "heal.steps=5", "heal.batch_size=4", "heal.micro_batch_size=2",
             "heal.sequence_length=32", "heal.warmup_steps=1", "heal.learning_rate=1e-3",
             "prune.fraction=[0.25,0.5]", f"study={study}", "runtime.device=cpu",
+            *overrides,
         ],
         cwd=tmp_path, capture_output=True, text=True,
         # A machine's own name may lead nowhere: the processes meet on loopback.
@@ -34,16 +57,77 @@ def launch(launcher, tmp_path, tiny_folder, tiny_tasks, study):
 
 
 def test_same_loss_curve_as_one_process(tmp_path, tiny_folder, tiny_tasks):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
-                "--local-addr", "127.0.0.1"]  # fmt: skip
-    two = launch(torchrun, tmp_path, tiny_folder, tiny_tasks, "two")
-    one = launch([sys.executable], tmp_path, tiny_folder, tiny_tasks, "one")
+    two = launch(TORCHRUN, tmp_path, tiny_folder, tiny_tasks, "two", "heal=full")
+    one = launch([sys.executable], tmp_path, tiny_folder, tiny_tasks, "one", "heal=full")
     assert set(one) == set(two) == {2, 4}
     for count in (2, 4):
-        steps = [record[count]["healing"]["steps"] for record in (one, two)]
-        assert len(steps[0]) == len(steps[1]) == 6
-        for single, double in zip(*steps, strict=True):
-            for name in ("loss", "heldout", "learning_rate"):
-                assert double[name] == pytest.approx(single[name], abs=2e-3)
-        assert one[count]["key"] == two[count]["key"]
+        alike(one[count], two[count])
+
+
+def alike(one, other):
+    steps = [record["healing"]["steps"] for record in (one, other)]
+    assert len(steps[0]) == len(steps[1]) == 6
+    for single, double in zip(*steps, strict=True):
+        for name in ("loss", "heldout", "learning_rate"):
+            assert double[name] == pytest.approx(single[name], abs=2e-3)
+    assert one["key"] == other["key"]
+
+
+def test_shared_out_weights_train_alike(tmp_path, folder_64, tiny_tasks):
+    heal = "heal=qlora", "heal.dropout=0"  # what dropout draws depends on the process
+    two = launch(TORCHRUN, tmp_path, folder_64, tiny_tasks, "two", *heal, "runtime.shard=true")
+    one = launch([sys.executable], tmp_path, folder_64, tiny_tasks, "one", *heal)
+    assert set(one) == set(two) == {2, 4}
+    for count in (2, 4):
+        alike(one[count], two[count])
+        asked = [record[count]["scores"][0]["correct"] for record in (one, two)]
+        assert asked[0] == asked[1]
+
+
+def share(rank, port, folder):
+    """A process of two: what it holds of a model before and after, and what the model says."""
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    torch.distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    config = compose("heal=lora").heal
+    course = lora(Subject(tiny("llama"), PLAN, IDS_ST, config, folder, recompute=True))
+    model = course.objective.model
+    before = course.objective(IDS_ST)["loss"]
+    share_out(course, model, torch.device("cpu"))
+    frozen = [part for part in decoder_stack(model).layers.parameters() if not part.requires_grad]
+    held = sum(part.to_local().numel() for part in frozen)
+    with torch.inference_mode():
+        measured = course.objective(IDS_ST)["loss"]
+    course.objective.train()
+    after = course.objective(IDS_ST)["loss"]
+    after.backward()
+    slope = sum(part.grad.abs().sum() for part in model.parameters() if part.requires_grad)
+    share_of = held / sum(part.numel() for part in frozen)
+    losses = [float(each) for each in (before, measured, after)]
+    (folder / f"{rank}.json").write_text(json.dumps([share_of, float(slope), *losses]))
+    torch.distributed.destroy_process_group()
+
+
+def test_each_process_holds_its_share_of_the_frozen_weights(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.spawn(share, (port, tmp_path), nprocs=2)
+    for rank in range(2):
+        share_of, slope, *losses = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert share_of == pytest.approx(0.5, abs=0.01)
+        assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
+        assert slope > 0
+
+
+def test_sharing_out_needs_several_processes(tmp_path, tiny_folder):
+    config = compose(
+        "model=custom", f"model.path={tiny_folder}", "heal=lora", "runtime.shard=true",
+        f"runtime.outputs={tmp_path}",
+    )  # fmt: skip
+    source = locate(config.model, tmp_path / "cache")
+    with pytest.raises(UserError, match="one process"):
+        heal(source, PLAN, read(config.data), config, tmp_path, tmp_path, lambda _: 0.0)

@@ -61,16 +61,6 @@ def cut(folder, tmp_path):
     return drop_layers(model, PLAN.dropped)
 
 
-@pytest.fixture(scope="module")
-def folder_64(tmp_path_factory):
-    """bitsandbytes packs blocks of 64 weights: narrower models it cannot run on a CPU."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model = tiny("llama", vocab_size=259, hidden_size=64, intermediate_size=128)
-    model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("recipe", sorted(TRAINED))
 def test_training_lowers_the_loss_and_says_what_it_cost(folder_64, tmp_path, recipe):
     healed = run(folder_64, tmp_path, recipe)
