@@ -29,7 +29,7 @@ def plan(overrides, outputs, monkeypatch, capsys):
 
 
 def test_the_page_has_commands():
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
 
 
 @pytest.mark.parametrize("command", COMMANDS)

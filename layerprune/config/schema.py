@@ -613,8 +613,8 @@ class Config:
         """What can be done with a model whose parts are in several places."""
         if self.runtime.shard and self.heal.recipe not in ("lora", "qlora"):
             raise UserError(
-                f"runtime.shard shares out weights that are frozen, heal={self.heal.recipe} has "
-                "none in training: leave it out, or use heal=lora or heal=qlora."
+                "runtime.shard shares out the frozen weights of heal=lora and heal=qlora: "
+                f"with heal={self.heal.recipe}, leave it out."
             )
         if self.runtime.device_map is None and not self.runtime.stream:
             return

@@ -111,6 +111,8 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["runtime.stream=true", "heal=lora"], ["heal=lora", "runtime.stream"]),
         (["runtime.stream=true", "metric=taylor"], ["metric=taylor", "runtime.stream"]),
         (["runtime.spill=true"], ["runtime.spill", "runtime.stream"]),
+        (["runtime.shard=true", "heal=full"], ["runtime.shard", "heal=full", "heal=qlora"]),
+        (["runtime.shard=true", "heal=lora", "runtime.stream=true"], ["heal=lora", "stream"]),
         (["runtime.device_map=balanced"], ["runtime.device_map", "balanced", "auto"]),
         (["model.quantization=nf5"], ["model.quantization", "nf5", "nf4, int8"]),
         (["model.quantization=int8", "heal=qlora"], ["heal=qlora", "int8", "nf4"]),
