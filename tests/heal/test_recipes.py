@@ -211,7 +211,7 @@ def test_the_paged_optimiser_is_for_gpus(tiny_folder, tmp_path):
 
 def test_weights_sharded_by_accelerate_are_refused(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="runtime.shard=true"):
+    with pytest.raises(UserError, match=r"runtime\.shard=true"):
         run(tiny_folder, tmp_path, "lora")
 
 
