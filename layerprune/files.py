@@ -2,11 +2,13 @@
 
 import fcntl
 import glob
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ UNFINISHED = "unfinished"
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file to; it takes the place of `path` when all went well.
 
-    A reader sees the old file or the whole new one. On an exception the old file stays.
+    A reader sees the old file or the whole new one. On an exception the old file stays. What
+    processes that were killed have left of the same name is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    beside = Path(name)
+    prefix = f".{path.stem}-{UNFINISHED}-"
+    for remains in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(path.suffix)}"):
+        _remove_unless_held(remains)
+    beside, lock = _held_file(path.parent, prefix, path.suffix)
     try:
         yield beside
         with beside.open("rb") as written:
@@ -33,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -86,12 +91,24 @@ def _held_folder(parent: Path, prefix: str) -> tuple[Path, int]:
             os.close(lock)
 
 
-def _remove_unless_held(folder: Path) -> None:
-    """Remove a folder that no process fills any more."""
+def _held_file(parent: Path, prefix: str, suffix: str) -> tuple[Path, int]:
+    """The same of a new file."""
+    while True:
+        lock, name = tempfile.mkstemp(dir=parent, prefix=prefix, suffix=suffix)
+        if _held(lock) is not False and os.path.exists(name):
+            return Path(name), lock
+        os.close(lock)
+
+
+def _remove_unless_held(remains: Path) -> None:
+    """Remove a folder or a file that no process fills any more."""
     with suppress(FileNotFoundError):
-        lock = os.open(folder, os.O_RDONLY)
+        lock = os.open(remains, os.O_RDONLY)
         if _held(lock):
-            shutil.rmtree(folder, ignore_errors=True)
+            if remains.is_dir():
+                shutil.rmtree(remains, ignore_errors=True)
+            else:
+                remains.unlink(missing_ok=True)
         os.close(lock)
 
 
@@ -106,6 +123,73 @@ def _held(lock: int) -> bool | None:
     return True
 
 
+class Damaged(ValueError):  # noqa: N818 - it says what happened
+    """Raised for a file whose content is not what was written."""
+
+
+_SEAL = re.compile(r',\n "sha256": "([0-9a-f]{64})"\n}\n\Z')
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """`write_json`, with a last key `sha256` of all before it, so that damage is seen.
+
+    What is empty has none.
+    """
+    text = _json(content)
+    if not content:
+        write_text(path, text)
+        return
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path, f'{text[:-3]},\n "sha256": "{seal}"\n}}\n')
+
+
+def read_sealed(path: Path, must: bool = True) -> dict[str, Any]:
+    """What `write_sealed` wrote. With `must` false, a file without a seal will do.
+
+    Raises `Damaged`, or `OSError` if there is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        seal = _SEAL.search(text)
+        if seal is not None:
+            text = f"{text[: seal.start()]}\n}}\n"
+        content = json.loads(text)
+    except ValueError as error:
+        raise Damaged(f"it cannot be read ({error})") from error
+    if seal is None and must:
+        raise Damaged("it has no seal")
+    if seal is not None and hashlib.sha256(text.encode()).hexdigest() != seal[1]:
+        raise Damaged("it was changed after it was written")
+    if not isinstance(content, dict):
+        raise Damaged("it is of another kind")
+    return content
+
+
+SUMS = "sums.json"
+"""In a folder: the SHA-256 of its other files."""
+
+
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """Keep what these files of a folder hash to, so that damage is seen."""
+    write_sealed(folder / SUMS, {name: sha256(folder / name) for name in names})
+
+
+def check_sums(folder: Path) -> None:
+    """Raise `Damaged` unless the files of a folder are what they were at `write_sums`."""
+    try:
+        for name, content in read_sealed(folder / SUMS).items():
+            if sha256(folder / name) != content:
+                raise Damaged(f"{folder / name} was changed after it was written")
+    except OSError as error:
+        raise Damaged(f"{error.filename}: {error.strerror}") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as beside:
@@ -114,7 +198,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON to `path`, whole or not at all. Keys are sorted, NaN is an error."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, _json(content))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _umask() -> int:

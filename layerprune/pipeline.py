@@ -214,7 +214,7 @@ def _make_healed(planned: Sequence[Planned], heldout_ST: Tensor, outcome: Outcom
             except Exception as error:
                 _fail(wanted, error, outcome, plan.dropped)
             finally:
-                healed = None  # type: ignore[assignment] # gone before the next one is loaded
+                healed = None  # gone before the next one is loaded
             advance(1)
 
 

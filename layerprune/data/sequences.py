@@ -3,8 +3,10 @@
 Letters: S sequences, T tokens in each.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from os import SEEK_END
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from layerprune.files import replacing
 
 TOKENIZED_AT_ONCE = 256
 """Documents that go to the tokenizer together; fast ones use every core."""
+
+SEAL_BYTES = hashlib.sha256().digest_size
+"""At the end of a file of tokens: a hash of them, so that damage is seen."""
 
 
 def packed(
@@ -54,11 +59,18 @@ def packed(
 def stored_sequences(path: Path, make: Callable[[], Tensor]) -> Tensor:
     """Token ids [S, T], int32, mapped into memory from `path`; made and kept if not there whole."""
     try:
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
-    except (OSError, ValueError):
-        ids_ST = make()
-    with replacing(path) as beside:
-        np.save(beside, ids_ST.numpy())
+        ids = np.load(path, mmap_mode="c")
+        with path.open("rb") as file:
+            file.seek(-SEAL_BYTES, SEEK_END)
+            if file.read() == hashlib.sha256(ids.data).digest():
+                return torch.from_numpy(ids)
+    except (OSError, ValueError, EOFError):
+        pass  # not there, or damaged: it is made again
+    ids_ST = make()
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.save(file, ids_ST.numpy())
+        # NumPy reads no further than it must.
+        file.write(hashlib.sha256(ids_ST.numpy().data).digest())
     return ids_ST
 
 

@@ -6,7 +6,6 @@ and the versions of what computes.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import numpy as np
 import transformers
 
 from layerprune.evaluate.contexts import Answer, Group
-from layerprune.files import write_json
+from layerprune.files import read_sealed, write_sealed
 from layerprune.locks import alone
 from layerprune.paths import tree
 
@@ -70,12 +69,12 @@ class Chunk:
         for path, found in zip(paths, answers, strict=True):
             if all(math.isfinite(value) for value, _ in found):
                 self._known[_layers(path)] = list(found)
-        write_json(self._path, self._known)
+        write_sealed(self._path, self._known)
 
 
 def _read(path: Path) -> dict[str, list[Answer]]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_sealed(path)
         return {
             str(layers): [(float(value), bool(greedy)) for value, greedy in found]
             for layers, found in known.items()

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from layerprune.files import creating_folder, write_json
+from layerprune.errors import UserError
+from layerprune.files import SUMS, Damaged, check_sums, creating_folder, write_json, write_sums
 from layerprune.plan.plan import Plan
 
 ADAPTER = "adapter"
@@ -45,8 +46,16 @@ def healed(model: PreTrainedModel, point: Path) -> PreTrainedModel:
     """The cut model with what is kept in the point's folder: the update merged, weights replaced.
 
     The model is changed in place, and keeps its precision. Raises `FileNotFoundError` if nothing
-    was kept.
+    was kept, and `UserError` if it was damaged since.
     """
+    for kept in (point / ADAPTER, point / WEIGHTS):
+        if (kept / SUMS).is_file():
+            try:
+                check_sums(kept)
+            except Damaged as error:
+                raise UserError(
+                    f"{error}: remove {point}, and run this again to heal anew."
+                ) from error
     if (point / ADAPTER).is_dir():
         merged: Any = PeftModel.from_pretrained(model, str(point / ADAPTER)).merge_and_unload()
         return merged
@@ -63,3 +72,4 @@ def _write_layers(folder: Path, plan: Plan) -> None:
         folder / "layerprune.json",
         {"num_layers": plan.num_layers, "kept": list(plan.kept), "dropped": list(plan.dropped)},
     )
+    write_sums(folder, [file.name for file in sorted(folder.iterdir()) if file.is_file()])

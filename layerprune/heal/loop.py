@@ -22,11 +22,12 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from layerprune import memory, processes
 from layerprune.config.schema import Dtype, HealConfig
 from layerprune.errors import PointFailed, UserError
+from layerprune.files import Damaged, check_sums, write_sums
 from layerprune.heal.course import Course, known
 from layerprune.progress import Advance, bar
 
@@ -235,13 +236,14 @@ def _optimizer(name: str, on_cpu: bool) -> str:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole: the trainer's state is what is written last."""
+    """The newest checkpoint that is whole."""
     steps = {}
     for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}"):
         try:
-            steps[json.loads(path.read_text())["global_step"]] = str(path.parent)
-        except (ValueError, KeyError):
-            continue  # the process ended while it was written
+            check_sums(path.parent)
+        except Damaged:
+            continue  # or the process ended while it was written
+        steps[json.loads(path.read_text())["global_step"]] = str(path.parent)
     return steps[max(steps)] if steps else None
 
 
@@ -331,6 +333,14 @@ class _Watch(TrainerCallback):
             f"loss {loss:.3f}, rate {rate:.1e}, {tokens / entry['seconds']:,.0f} tokens/s, "
             f"{entry['peak_memory_bytes'] / 2**30:.1f} GiB",
         )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What each process adds for itself, the state of its random numbers, is not looked at."""
+        if args.should_save:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_sums(folder, [WEIGHTS, TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME])
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._started = time.monotonic()

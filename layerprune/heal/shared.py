@@ -6,6 +6,7 @@ gradients are averaged as they are without this.
 """
 
 import gc
+from typing import Any
 
 import torch
 from torch import distributed
@@ -29,6 +30,7 @@ def share_out(course: Course, model: PreTrainedModel, device: torch.device) -> N
     `loop.arguments` does.
     """
     mesh = init_device_mesh(device.type, (processes.count(),))
+    layer: Any  # an FSDPModule, once it is shared out
     for layer in decoder_stack(model).layers:
         layer.to(device)
         trained = {part for part in layer.parameters() if part.requires_grad}
@@ -37,7 +39,7 @@ def share_out(course: Course, model: PreTrainedModel, device: torch.device) -> N
         # it would be of no use in training.
         layer.unshard()
         layer.reshard()
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type] # transformers' decorator hides what it takes
     objective = course.objective
     shared = [name for name, part in objective.named_parameters() if isinstance(part, DTensor)]
     # PyTorch's way to say so to what the training loop averages gradients with.

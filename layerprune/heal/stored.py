@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from layerprune.errors import UserError
-from layerprune.files import creating_folder
+from layerprune.files import Damaged, check_sums, creating_folder, write_sums
 from layerprune.model.segment import by_layers
 from layerprune.model.spread import input_device
 from layerprune.model.stack import decoder_stack
@@ -37,10 +37,16 @@ def stored_states(
     size = model.config.get_text_config(decoder=True).hidden_size
     shape = (*ids_ST.shape, size)
     kind = decoder_stack(model).layers[0].parameters().__next__().dtype
+    if folder.is_dir():
+        try:
+            check_sums(folder)
+        except Damaged:
+            shutil.rmtree(folder)
     if not folder.is_dir():
         _check_room(folder, len(wanted) * ids_ST.numel() * size * kind.itemsize)
         with creating_folder(folder) as beside:
             _compute(model, ids_ST, wanted, beside)
+            write_sums(beside, [_path(beside, state).name for state in wanted])
     return [
         torch.from_file(
             str(_path(folder, state)), shared=False, size=ids_ST.numel() * size, dtype=kind

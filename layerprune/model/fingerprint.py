@@ -1,11 +1,10 @@
 """What a model's files contain, in sixteen hex digits."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerprune.files import write_json
+from layerprune.files import read_sealed, sha256, write_sealed
 
 KINDS = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 
@@ -32,7 +31,7 @@ def fingerprint(folder: Path, memory: Path, also: Sequence[str] = ()) -> str:
         learned[key] = content
         digest.update(f"{file.name}\0{content}\0".encode())
     if not learned.keys() <= known.keys():
-        write_json(memory, {**known, **learned})
+        write_sealed(memory, {**known, **learned})
     return digest.hexdigest()[:16]
 
 
@@ -40,13 +39,11 @@ def _hash(file: Path) -> str:
     # In the hub's cache a large file is a link to one that is named by its SHA-256.
     if len(file.name) == 64 and set(file.name) <= set("0123456789abcdef"):
         return file.name
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return sha256(file)
 
 
 def _remembered(memory: Path) -> dict[str, str]:
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        return read_sealed(memory)
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}

@@ -3,13 +3,12 @@
 Letters: L layers.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerprune.files import write_json
+from layerprune.files import read_sealed, write_sealed
 from layerprune.locks import alone
 
 
@@ -58,13 +57,13 @@ def stored_order(
         order = _read(path, key) or Order(key, depends_on)
         if len(order.layers) < count:
             extend(order, count)
-            write_json(path, asdict(order))
+            write_sealed(path, asdict(order))
     return order
 
 
 def _read(path: Path, key: str) -> Order | None:
     try:
-        order = Order(**json.loads(path.read_text(encoding="utf-8")))
+        order = Order(**read_sealed(path))
     except (OSError, ValueError, TypeError):
         return None  # not there, or damaged: it is made again
     sizes = {len(order.layers), len(order.costs), len(order.layer_runs)}

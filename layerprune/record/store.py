@@ -1,6 +1,5 @@
 """The points of a study, on disk."""
 
-import json
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerprune.files import write_json, write_text
+from layerprune.files import Damaged, read_sealed, write_json, write_sealed, write_text
 from layerprune.record.point import SCHEMA, ForeignRecord, Point
 from layerprune.redact import redacted
 from layerprune.similarity.profile import Profile
@@ -43,7 +42,7 @@ class Store:
         content = point.to_json()
         # Neither is part of the key; what was typed on the command line may hold a token.
         content |= redacted({name: content[name] for name in ("config", "provenance")})
-        write_json(path, content)
+        write_sealed(path, content)
         self._failure(point.key).unlink(missing_ok=True)
         self.traceback(point.key).unlink(missing_ok=True)
         return path
@@ -86,7 +85,7 @@ class Store:
         """Keep a matrix of distances beside the points that were planned from it."""
         path = self._profile(profile.key)
         if not path.is_file():
-            write_json(path, asdict(profile))
+            write_sealed(path, asdict(profile))
 
     def read_profile(self, key: str) -> Profile | None:
         """The matrix of distances of that key, if it is there and whole."""
@@ -118,8 +117,8 @@ def _read(path: Path) -> tuple[Point | None, str]:
 
 def _read_json(path: Path) -> tuple[Any, str]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")), ""
+        return read_sealed(path, must=False), ""
     except FileNotFoundError:
         return None, "it does not exist"
     except (ValueError, OSError) as error:
-        return None, f"it cannot be read ({error})"
+        return None, str(error) if isinstance(error, Damaged) else f"it cannot be read ({error})"

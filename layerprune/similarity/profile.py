@@ -1,6 +1,5 @@
 """Matrices of distances, kept by what they depend on."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerprune.files import write_json
+from layerprune.files import read_sealed, write_sealed
 from layerprune.locks import alone
 
 Matrix = NDArray[np.float64]
@@ -42,13 +41,13 @@ def stored(folder: Path, key: str, measure: Callable[[], Profile]) -> Profile:
         profile = _read(path, key)  # another process may have been faster
         if profile is None:
             profile = measure()
-            write_json(path, asdict(profile))
+            write_sealed(path, asdict(profile))
     return profile
 
 
 def _read(path: Path, key: str) -> Profile | None:
     try:
-        profile = Profile(**json.loads(path.read_text(encoding="utf-8")))
+        profile = Profile(**read_sealed(path))
         whole = profile.key == key and profile.matrix.ndim == 2
         return profile if whole and np.isfinite(profile.matrix).all() else None
     except (OSError, ValueError, TypeError):

@@ -1,11 +1,10 @@
 """What has been sent of a study, and where to: `outputs/STUDY/wandb/mirrored.json`."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from layerprune.config.schema import TrackerMode
-from layerprune.files import write_json
+from layerprune.files import read_sealed, write_sealed
 from layerprune.track.runs import Run
 
 
@@ -36,7 +35,7 @@ class State:
         """The state of that folder; an empty one where nothing was sent, or it is damaged."""
         state = cls(folder)
         try:
-            content = json.loads(state.path.read_text(encoding="utf-8"))
+            content = read_sealed(state.path)
             state.runs = {name: Sent(**sent) for name, sent in content["runs"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass  # everything is sent again
@@ -45,7 +44,7 @@ class State:
     def write(self) -> None:
         """Keep the state, whole or not at all."""
         runs = {name: asdict(sent) for name, sent in self.runs.items()}
-        write_json(self.path, {"schema": 1, "runs": runs})
+        write_sealed(self.path, {"schema": 1, "runs": runs})
 
     @property
     def path(self) -> Path:

@@ -1,6 +1,5 @@
 """Answers are kept whole, found again by what they follow from, and never twice computed."""
 
-import json
 import math
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from layerprune.evaluate import scorer as scoring
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.contexts import Context, Group, Option
 from layerprune.evaluate.scorer import Scorer
+from layerprune.files import read_sealed, write_sealed
 from layerprune.model.stack import decoder_stack
 
 PATHS = [tuple(at for at in range(8) if at not in dropped) for dropped in ([], [3], [3, 4])]
@@ -82,8 +82,8 @@ def test_damaged_files_are_made_again(model, ran, tmp_path):
     assert scorer(model, tmp_path).loglikelihood(requests()) == expected
     assert ran
     for path in tmp_path.glob("*/*.json"):
-        known = json.loads(path.read_text())
-        path.write_text(json.dumps({layers: found[:1] for layers, found in known.items()}))
+        known = read_sealed(path)
+        write_sealed(path, {layers: found[:1] for layers, found in known.items()})
     assert scorer(model, tmp_path).loglikelihood(requests()) == expected
 
 
@@ -96,7 +96,7 @@ def test_a_cut_model_that_gives_no_numbers_is_not_kept_and_harms_no_other(model,
         values.append([value for value, _ in first.loglikelihood(requests())])
     assert all(map(math.isnan, values[0]))
     assert all(map(math.isfinite, values[1] + values[2]))
-    known = [json.loads(path.read_text()) for path in tmp_path.glob("*/*.json")]
+    known = [read_sealed(path) for path in tmp_path.glob("*/*.json")]
     assert known
     assert all(set(each) == {",".join(map(str, path)) for path in PATHS[1:]} for each in known)
 

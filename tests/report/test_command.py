@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -18,12 +19,15 @@ def damage(study, name, content):
 def test_a_damaged_and_a_foreign_record_are_skipped_and_named(maker, capsys):
     maker.curve()
     good = maker.study / "points" / maker.made[0].key / "record.json"
-    damage(maker.study, "x1-cut", good.read_text()[:200])
+    sealed = good.read_text()
+    bare = json.dumps({**json.loads(sealed), "sha256": None})  # as if it had been written so
+    damage(maker.study, "x1-cut", sealed[:200])
     damage(maker.study, "x2-foreign", '{"hello": 1}')
-    damage(maker.study, "x3-newer", good.read_text().replace('"schema": 1', '"schema": 99'))
-    damage(maker.study, "x4-odd", good.read_text().replace('"nats": 3.0', '"nats": "three"'))
-    damage(maker.study, "x5-nan", good.read_text().replace('"nats": 3.0', '"nats": NaN'))
-    damage(maker.study, "x6-twice", good.read_text())
+    damage(maker.study, "x3-newer", bare.replace('"schema": 1', '"schema": 99'))
+    damage(maker.study, "x4-odd", bare.replace('"nats": 3.0', '"nats": "three"'))
+    damage(maker.study, "x5-nan", bare.replace('"nats": 3.0', '"nats": NaN'))
+    damage(maker.study, "x6-twice", sealed)
+    damage(maker.study, "x7-flipped", sealed.replace('"nats": 3.0', '"nats": 2.0'))
     assert main([str(maker.study)]) == 0
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.startswith("Skipped points/")]
@@ -34,10 +38,12 @@ def test_a_damaged_and_a_foreign_record_are_skipped_and_named(maker, capsys):
         "x4-odd",
         "x5-nan",
         "x6-twice",
+        "x7-flipped",
     ]
     assert "not a record of layerprune" in lines[1]
     assert "schema" in lines[2]
     assert "finite number" in lines[3]
+    assert "changed after it was written" in lines[6]
     assert len((maker.study / "curves.csv").read_text().splitlines()) == 1 + 3 * 8
 
 
