@@ -30,11 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove_unless_held(remains)
     beside, lock = _held_file(path.parent, prefix, path.suffix)
     try:
-        yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
+        with _named(path, beside):
+            yield beside
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.chmod(0o666 & ~_umask())
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
         os.close(lock)
@@ -47,7 +48,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
     If another process was faster, its folder stays and this one is dropped. What processes that
     were killed have left beside `path` is removed first.
     """
-    with scratch(path) as beside:
+    with scratch(path) as beside, _named(path, beside):
         yield beside
         for file in filter(Path.is_file, beside.rglob("*")):
             with file.open("rb") as written:
@@ -59,6 +60,22 @@ def creating_folder(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
+
+
+@contextmanager
+def _named(path: Path, beside: Path) -> Iterator[None]:
+    """What the system refuses about `beside`, whose name says nothing to anybody, as of `path`.
+
+    Where a disk is full, Python names no file at all.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if error.filename is None or str(error.filename).startswith(str(beside)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 @contextmanager

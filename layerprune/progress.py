@@ -1,5 +1,6 @@
 """What a person sees while a run is under way: a bar for each stage, with the time that remains."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,15 @@ class Advance(Protocol):
 
     def __call__(self, steps: float, said: str = "") -> None:
         """By so many steps; `said` is shown beside the bar until something else is."""
+
+
+class OneLine(logging.Formatter):
+    """A log's entry for the screen, without where in the program it was: the log file has that."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Its first line."""
+        record.message = record.getMessage()
+        return self.formatMessage(record).split("\n")[0]
 
 
 console = Console(stderr=True, quiet=not processes.first())

@@ -69,17 +69,18 @@ class Chunk:
         for path, found in zip(paths, answers, strict=True):
             if all(math.isfinite(value) for value, _ in found):
                 self._known[_layers(path)] = list(found)
-        write_sealed(self._path, self._known)
+        write_sealed(self._path, {"chunk": self._path.stem, "answers": self._known})
 
 
 def _read(path: Path) -> dict[str, list[Answer]]:
     try:
-        known = read_sealed(path)
+        content = read_sealed(path)
+        known = content["answers"] if content["chunk"] == path.stem else {}
         return {
             str(layers): [(float(value), bool(greedy)) for value, greedy in found]
             for layers, found in known.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}  # not there, or damaged: it is made again
 
 

@@ -22,7 +22,8 @@ class Store:
 
     def read(self, key: str) -> Point | None:
         """The finished point of that key; None if there is none, or its record is damaged."""
-        return _read(self._record(key))[0]
+        point = _read(self._record(key))[0]
+        return point if point is not None and point.key == key else None
 
     def point_folder(self, key: str) -> Path:
         """Where everything of one point lies."""

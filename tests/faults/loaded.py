@@ -1,0 +1,18 @@
+"""What every run needs, loaded once: processes are forked from the one that imports this."""
+
+import os
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+    "TQDM_DISABLE": "1",
+    "COLUMNS": "120",
+}
+
+import torch
+
+torch.set_num_threads(1)
+
+import layerprune.heal.recipes
+import layerprune.pipeline
+import layerprune.report.pictures  # noqa: F401

@@ -1,0 +1,119 @@
+"""Signals before a change of a file: every record stays, and the same command goes on."""
+
+import random
+import signal
+from functools import partial
+
+import pytest
+from faults.disturb import signalled, write_down
+from faults.running import SAME, Place
+
+PLAIN = ("export=hf",)
+HEAL = (
+    "heal.steps=4", "heal.batch_size=2", "heal.micro_batch_size=2", "heal.sequence_length=32",
+    "heal.warmup_steps=1", "heal.save_every=1",
+)  # fmt: skip
+LORA = (*HEAL, "heal=lora", "heal.rank=2", "export=hf")
+SEAM = (
+    *HEAL,
+    "heal=seam",
+    "heal.text_share=1",
+    "heal.sequences=8",
+    "prune.fraction=[0.125,0.25,0.5]",
+)
+
+STAGES = {
+    "the job's folder": (PLAIN, "faults/jobs/"),
+    "the model's fingerprint": (PLAIN, "cache/fingerprints"),
+    "distances": (PLAIN, "cache/profiles/"),
+    "answers": (PLAIN, "cache/answers/"),
+    "claims": (PLAIN, ".claim.lock"),
+    "records": (PLAIN, "record"),
+    "the study's distances": (PLAIN, "faults/profiles/"),
+    "exports": (PLAIN, ".model-unfinished"),
+    "healing's checkpoints": (LORA, "checkpoints/checkpoint-"),
+    "answers of healed models": (LORA, "checkpoints/answers"),
+    "low-rank updates": (LORA, ".adapter-unfinished"),
+    "exports of healed models": (LORA, ".model-unfinished"),
+    "states at the seam": (SEAM, "states"),
+    "healed weights": (SEAM, ".weights-unfinished"),
+}
+"""What is written, by which run, and what stands in its path."""
+
+
+@pytest.fixture(scope="session")
+def changed(tmp_path_factory, tiny_folder, tiny_tasks):
+    """The changes of files that a run makes, in their order, by its overrides."""
+    known = {}
+
+    def paths(*overrides):
+        if overrides not in known:
+            folder = tmp_path_factory.mktemp("changes")
+            place = Place(folder, tiny_folder, tiny_tasks)
+            done = place.run(*overrides, disturb=partial(write_down, place.outputs, folder / "log"))
+            assert done.status == 0, done.said
+            known[overrides] = (folder / "log").read_text().splitlines()
+        return known[overrides]
+
+    return paths
+
+
+def moments(paths, part):
+    """Numbers of the changes in whose path something stands."""
+    return [number for number, path in enumerate(paths, start=1) if part in path]
+
+
+def hold(place, expected, before):
+    """Records that are there are right, and stay."""
+    now = place.results()
+    assert all(expected[key] == found for key, found in now.items())
+    assert before.items() <= now.items()
+    assert not place.half_files()
+    return now
+
+
+def disturbed(stage, number, place, undisturbed, changed, **more):
+    """A run of that stage, sent a signal at its first change, its last, and one at random."""
+    asked, part = STAGES[stage]
+    expected = undisturbed(*asked)
+    there = moments(changed(*asked), part)
+    assert there, changed(*asked)
+    before = {}
+    runs = []
+    for at in (there[0], random.Random(stage).choice(there), there[-1]):
+        disturb = partial(signalled, place.outputs, number, at, **more)
+        runs.append(place.run(*asked, disturb=disturb))
+        before = hold(place, expected, before)
+    done = place.run(*asked)
+    assert done.status == 0, done.said
+    assert hold(place, expected, before) == expected
+    assert not place.remains()
+    # What is there already is not written again: a run may have had nothing left to be stopped in.
+    stopped = [each for each in runs if each.status != 0]
+    assert stopped
+    return stopped
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_while_it_writes(stage, place, undisturbed, changed, seen):
+    for run in disturbed(stage, signal.SIGKILL, place, undisturbed, changed):
+        assert run.status == -signal.SIGKILL
+    seen("writing", f"SIGKILL before {stage}", "nothing", SAME)
+
+
+@pytest.mark.parametrize("stage", ["answers", "healing's checkpoints", "exports"])
+def test_terminated_while_it_writes(stage, place, undisturbed, changed, seen):
+    for run in disturbed(stage, signal.SIGTERM, place, undisturbed, changed):
+        assert run.status == -signal.SIGTERM
+    seen("writing", f"SIGTERM before {stage}", "nothing", SAME)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("stage", ["distances", "records", "healing's checkpoints"])
+def test_interrupted_while_it_writes(stage, twice, place, undisturbed, changed, seen):
+    for run in disturbed(stage, signal.SIGINT, place, undisturbed, changed, twice=twice):
+        assert run.status == 130, run.said
+        assert run.last.startswith("Stopped.")
+        assert "Traceback" not in run.said
+    times = "twice " if twice else ""
+    seen("writing", f"SIGINT {times}before {stage}", run, SAME)
