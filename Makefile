@@ -14,7 +14,7 @@ PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/exper
 # Tests use one thread each. A file stays together: its tests share a model.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo experiments test lint bench architectures tables notes clean
+.PHONY: help setup demo experiments test test-faults faults-table lint bench architectures tables notes clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -43,7 +43,14 @@ experiments: $(READY)  ## run every preset of the embedded model, about four hou
 	done
 
 test: $(READY)  ## run every test
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(IN_PARALLEL)
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(IN_PARALLEL) --ignore tests/faults
+
+# Its tests share no model: they are dealt out one by one.
+test-faults: $(READY)  ## break runs in every way that is known, and compare what is seen with docs/faults.md
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults
+
+faults-table: $(READY)  ## the same, and write docs/faults.md
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults --write-faults
 
 lint: $(READY)  ## style, formatting and types
 	$(BIN)/ruff check .

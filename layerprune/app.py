@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config.compose import conf_dir, explain, job_key, typed
-from layerprune.errors import PointFailed, UserError
+from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.grid import Grid
 from layerprune.progress import console, say
 
@@ -66,6 +66,8 @@ def main() -> None:
     # it made a forward pass on two cores 8 to 20 times slower; with this one about 3 times. On an
     # idle machine no difference was measured.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # A log that cannot be written, on a disk that is full, is not worth a traceback for each line.
+    logging.raiseExceptions = False
     Grid.look, Grid.hear = _look, _run.hear
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)
     try:
@@ -79,9 +81,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error))
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
-        _stop(f"{error.filename}: {error.strerror}. Choose a place with runtime.outputs=FOLDER.")
+        _stop(f"{refusal(error)} Choose a place with runtime.outputs=FOLDER.")
     except KeyboardInterrupt:
         _stop("Stopped. The same command goes on where it was.", status=130)
     if _run.refused:
@@ -164,10 +166,10 @@ def _job(composed: DictConfig) -> "Outcome":
     except UserError as error:
         outcome.refused[str(error)] = []
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
         log.exception("A file could not be used.")
-        outcome.refused[f"{error.filename}: {error.strerror}."] = []
+        outcome.refused[refusal(error)] = []
     if outcome.refused:
         _forget(Path(HydraConfig.get().runtime.output_dir))
     _run.hear(outcome)

@@ -13,3 +13,9 @@ class PointFailed(UserError):  # noqa: N818 - it says what happened
 
     What happened is kept in the point's folder, and the run ends with exit status 1.
     """
+
+
+def refusal(error: OSError) -> str:
+    """What the system refuses, as a line: the file if it is known, and why."""
+    named = "" if error.filename is None else f"{error.filename}: "
+    return f"{named}{error.strerror}."

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerprune import memory, processes
 from layerprune.config.schema import Calibration, Config
 from layerprune.data.sequences import cut
-from layerprune.errors import PointFailed, UserError
+from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.evaluate import Evaluation, answer_some, evaluate, evaluate_all
 from layerprune.evaluate.loss import heldout_loss
@@ -246,8 +246,8 @@ def _fail(
 ) -> None:
     log.error("The point %s failed.", wanted.key, exc_info=error)
     why = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.filename is not None:
-        why = f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.errno is not None:
+        why = refusal(error)
     elif not isinstance(error, UserError):
         where = wanted.job.title if dropped is None else f"{wanted.job.title} {list(dropped)}"
         why = f"{where}: {type(error).__name__}: {why}"

@@ -65,6 +65,18 @@ def stream(
     return texts
 
 
+def patience() -> float:
+    """Seconds after which the hub's client gives up on a server that says nothing.
+
+    By itself it waits for ever. What is not told otherwise keeps to it once this was called.
+    """
+    from huggingface_hub import constants, get_session
+
+    seconds = max(constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    get_session().timeout = seconds
+    return float(seconds)
+
+
 def content_of(path: str, revision: str | None) -> str:
     """What names a data set's content: the commit on the hub, or a hash of a folder's files."""
     folder = Path(path).expanduser()
@@ -76,11 +88,10 @@ def content_of(path: str, revision: str | None) -> str:
             digest.update(f"{file.relative_to(folder)}\0{found}\0".encode())
         return digest.hexdigest()
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
-        return str(HfApi().dataset_info(path, revision=revision).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        return str(HfApi().dataset_info(path, revision=revision, timeout=patience()).sha)
+    except Exception as error:  # what stands between here and the hub has its own ways to fail
         raise UserError(
             f"data.hub={path} is neither a folder here nor to be had from the hub "
             f"({type(error).__name__})."

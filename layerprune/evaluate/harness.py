@@ -76,6 +76,10 @@ class Questions:
     def score(self, lm: Any) -> list[Score]:
         """The scores of an lm-eval model on every task and group, in lm-eval's order."""
         from lm_eval.evaluator import evaluate
+        from tqdm import tqdm
+
+        # Its thread watches bars that nobody sees, and a start of it that lacks memory never ends.
+        tqdm.monitor_interval = 0
 
         if not self._config.tasks:
             return []

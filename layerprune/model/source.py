@@ -6,6 +6,7 @@ done, within a second.
 
 import importlib.util
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from layerprune.model.own_code import FILES as CODE_FILES
 from layerprune.model.own_code import brings_code, check_allowed
 from layerprune.model.stack import COUNTS
 from layerprune.model.surgery import refuse_unverified
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 
@@ -171,20 +174,30 @@ def _is_hub_id(path: str) -> bool:
 
 def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
     """A folder with these of the model's files: fetched, or in the hub's own cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, snapshot_download
 
+    from layerprune.data.hub import patience
+
+    revision = config.revision
     try:
+        if fetch:
+            try:
+                info = HfApi().model_info(config.path, revision=revision, timeout=patience())
+                revision = info.sha
+            except Exception:  # it may be here all the same
+                log.exception("The hub says nothing of the model.")
+                fetch = False
         return Path(
             snapshot_download(
                 config.path,
-                revision=config.revision,
+                revision=revision,
                 local_files_only=not fetch,
                 allow_patterns=files,
                 ignore_patterns=["consolidated*", "original/*"],  # the same weights again
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+    except Exception as error:  # what stands between here and the hub has its own ways to fail
+        log.exception("The hub gave no model.")
         raise UserError(
             f"model.path={config.path} is neither a folder here nor to be had from the hub "
             f"({type(error).__name__})."

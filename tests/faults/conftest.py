@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory, tiny_folder, tiny_tasks):
             done = place.run(*overrides)
             assert done.status == 0, done.said
             known[overrides] = place.results()
-            assert len(known[overrides]) == 3
+            assert len(known[overrides]) >= 2
         return known[overrides]
 
     return results

@@ -1,13 +1,11 @@
 """What every run needs, loaded once: processes are forked from the one that imports this."""
 
+# ruff: noqa: E402, F401
+
 import os
 
-os.environ |= {
-    "HF_HUB_OFFLINE": "1",
-    "WANDB_MODE": "offline",
-    "TQDM_DISABLE": "1",
-    "COLUMNS": "120",
-}
+os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "TQDM_DISABLE": "1"}
+os.environ["COLUMNS"] = "120"
 
 import torch
 
@@ -15,4 +13,4 @@ torch.set_num_threads(1)
 
 import layerprune.heal.recipes
 import layerprune.pipeline
-import layerprune.report.pictures  # noqa: F401
+import layerprune.report.pictures

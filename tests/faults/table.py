@@ -46,8 +46,8 @@ class Table:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session, exitstatus) -> None:
         asked = self._config.option
-        part = asked.keyword or asked.markexpr or any("::" in each for each in self._config.args)
-        if part or not self._whole or not self._lines:
+        all_ = {Path(each).resolve() for each in self._config.args} == {Path(__file__).parent}
+        if not all_ or asked.keyword or asked.markexpr or not self._whole:
             return
         text = PAGE.read_text(encoding="utf-8")
         before, _, rest = text.partition(BEGIN)

@@ -10,16 +10,17 @@ from faults.running import SAME
 from faults.test_killed import LORA, PLAIN, SEAM
 
 ROOMS = {
-    "distances": (PLAIN, "cache/profiles", 4),
-    "answers": (PLAIN, "cache/answers", 4),
-    "the cache": (PLAIN, "cache", 4),
+    "distances": (PLAIN, "cache/profiles", 0),
+    "answers": (PLAIN, "cache/answers", 0),
+    "the cache": (PLAIN, "cache", 0),
     "records": (PLAIN, "faults/points", 4),
     "exports": (PLAIN, "faults/points", 64),
-    "the study": (PLAIN, "faults", 8),
+    "the study": (PLAIN, "faults", 0),
+    "jobs and records": (PLAIN, "faults", 16),
     "healing's checkpoints": (LORA, "faults/points", 64),
     "states at the seam": (SEAM, "faults/points", 32),
 }
-"""Of a run, the folder that is a disk of its own, and its size in KiB."""
+"""Of a run, the folder that is a disk of its own, and how many KiB are free there."""
 
 
 def mount(*arguments):
@@ -29,9 +30,11 @@ def mount(*arguments):
 
 
 @contextmanager
-def disk(folder, kibibytes):
+def disk(folder, free):
+    """A disk with so many KiB free; a file takes the rest."""
     folder.mkdir(parents=True)
-    mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", folder)
+    mount("-t", "tmpfs", "-o", f"size={free + 4}k", "tmpfs", folder)
+    (folder / "filler").write_bytes(bytes(4096))
     try:
         yield folder
     finally:

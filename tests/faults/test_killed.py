@@ -19,7 +19,7 @@ SEAM = (
     "heal=seam",
     "heal.text_share=1",
     "heal.sequences=8",
-    "prune.fraction=[0.125,0.25,0.5]",
+    "prune.fraction=[0.125,0.25]",
 )
 
 STAGES = {

@@ -127,7 +127,7 @@ def spoiled(place, tmp_path, name, value):
     save_file(weights, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_weight_that_is_no_number(value, place, tmp_path, seen):
     spoiled(place, tmp_path, "model.layers.3.mlp.down_proj.weight", value)
     done = place.run(*PLAIN)
