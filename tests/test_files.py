@@ -1,0 +1,120 @@
+"""Files are whole, and say so; what the system refuses is named by the file that a user knows."""
+
+import errno
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from layerprune.errors import refusal
+from layerprune.files import (
+    UNFINISHED,
+    Damaged,
+    check_sums,
+    creating_folder,
+    read_sealed,
+    replacing,
+    write_json,
+    write_sealed,
+    write_sums,
+)
+from layerprune.progress import OneLine
+
+CONTENT = {"b": [1.5, -2e-7, {"ä": None}], "a": 'a "quoted"\nline', "sha256 of": "nothing"}
+
+
+def test_what_is_sealed_is_plain_json_and_comes_back(tmp_path):
+    path = tmp_path / "some.json"
+    write_sealed(path, CONTENT)
+    assert read_sealed(path) == CONTENT
+    plain = json.loads(path.read_text())
+    assert len(plain.pop("sha256")) == 64
+    assert plain == CONTENT
+
+
+def test_any_change_of_a_sealed_file_is_seen(tmp_path):
+    path = tmp_path / "some.json"
+    write_sealed(path, CONTENT)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises(Damaged):
+            read_sealed(path)
+        path.write_bytes(whole[:at])
+        with pytest.raises(Damaged):
+            read_sealed(path)
+
+
+def test_a_file_without_a_seal_will_do_where_it_may(tmp_path):
+    path = tmp_path / "some.json"
+    write_json(path, CONTENT)
+    with pytest.raises(Damaged, match="no seal"):
+        read_sealed(path)
+    assert read_sealed(path, must=False) == CONTENT
+    path.write_text("[1, 2]")
+    with pytest.raises(Damaged, match="another kind"):
+        read_sealed(path, must=False)
+
+
+def test_sums_of_a_folder(tmp_path):
+    (tmp_path / "one").write_bytes(b"1" * 1000)
+    (tmp_path / "other").write_bytes(b"")
+    with pytest.raises(Damaged, match="No such file"):
+        check_sums(tmp_path)
+    write_sums(tmp_path, ["one", "other"])
+    check_sums(tmp_path)
+    (tmp_path / "one").write_bytes(b"1" * 999 + b"0")
+    with pytest.raises(Damaged, match="one was changed"):
+        check_sums(tmp_path)
+    (tmp_path / "one").unlink()
+    with pytest.raises(Damaged, match="one: No such file"):
+        check_sums(tmp_path)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "some.json"
+    killed = (
+        "import os, pathlib; from layerprune.files import replacing\n"
+        f"with replacing(pathlib.Path({str(path)!r})) as beside:\n"
+        "    beside.write_text('half'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    assert len([each for each in tmp_path.iterdir() if UNFINISHED in each.name]) == 1
+    with replacing(path) as beside:  # another writer's stays, as long as it is at work
+        write_json(path, CONTENT)
+        assert beside.is_file()
+        beside.write_text("whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["some.json"]
+    assert path.read_text() == "whole"
+
+
+@pytest.mark.parametrize("filename", [None, "beside"])
+@pytest.mark.parametrize("kind", [replacing, creating_folder])
+def test_a_refusal_names_the_file_that_was_to_be(kind, filename, tmp_path):
+    path = tmp_path / "some.json"
+    with pytest.raises(OSError, match="No space") as caught, kind(path) as beside:
+        more = () if filename is None else (str(beside),)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *more)
+    assert refusal(caught.value) == f"{path}: No space left on device."
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "some.json"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_the_screen_has_one_line_of_what_the_log_says_more_of():
+    try:
+        raise ValueError("deep inside")
+    except ValueError:
+        entry = logging.LogRecord("x", logging.ERROR, "", 0, "Loading %s.\nMore", ("it",),
+                                  sys.exc_info())  # fmt: skip
+    logging.Formatter().format(entry)  # the log file's: it keeps its text in the entry
+    assert OneLine("%(levelname)s %(message)s").format(entry) == "ERROR Loading it."
