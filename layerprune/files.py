@@ -28,9 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     prefix = f".{path.stem}-{UNFINISHED}-"
     for remains in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(path.suffix)}"):
         _remove_unless_held(remains)
-    beside, lock = _held_file(path.parent, prefix, path.suffix)
+    with _named(path):
+        beside, lock = _held_file(path.parent, prefix, path.suffix)
     try:
-        with _named(path, beside):
+        with _named(path):
             yield beside
             with beside.open("rb") as written:
                 os.fsync(written.fileno())
@@ -48,7 +49,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
     If another process was faster, its folder stays and this one is dropped. What processes that
     were killed have left beside `path` is removed first.
     """
-    with scratch(path) as beside, _named(path, beside):
+    with _named(path), scratch(path) as beside:
         yield beside
         for file in filter(Path.is_file, beside.rglob("*")):
             with file.open("rb") as written:
@@ -63,8 +64,8 @@ def creating_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(path: Path, beside: Path) -> Iterator[None]:
-    """What the system refuses about `beside`, whose name says nothing to anybody, as of `path`.
+def _named(path: Path) -> Iterator[None]:
+    """What the system refuses about a file beside `path`, whose name says nothing, as of `path`.
 
     Where a disk is full, Python names no file at all.
     """
@@ -73,7 +74,7 @@ def _named(path: Path, beside: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        if error.filename is None or str(error.filename).startswith(str(beside)):
+        if error.filename is None or f"-{UNFINISHED}-" in str(error.filename):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

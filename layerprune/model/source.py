@@ -178,15 +178,15 @@ def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
 
     from layerprune.data.hub import patience
 
-    revision = config.revision
+    revision, silent = config.revision, None
     try:
         if fetch:
             try:
                 info = HfApi().model_info(config.path, revision=revision, timeout=patience())
                 revision = info.sha
-            except Exception:  # it may be here all the same
+            except Exception as error:  # it may be here all the same
                 log.exception("The hub says nothing of the model.")
-                fetch = False
+                fetch, silent = False, error
         return Path(
             snapshot_download(
                 config.path,
@@ -200,5 +200,5 @@ def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
         log.exception("The hub gave no model.")
         raise UserError(
             f"model.path={config.path} is neither a folder here nor to be had from the hub "
-            f"({type(error).__name__})."
+            f"({type(silent or error).__name__})."
         ) from error

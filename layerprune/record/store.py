@@ -84,9 +84,8 @@ class Store:
 
     def write_profile(self, profile: Profile) -> None:
         """Keep a matrix of distances beside the points that were planned from it."""
-        path = self._profile(profile.key)
-        if not path.is_file():
-            write_sealed(path, asdict(profile))
+        if self.read_profile(profile.key) is None:
+            write_sealed(self._profile(profile.key), asdict(profile))
 
     def read_profile(self, key: str) -> Profile | None:
         """The matrix of distances of that key, if it is there and whole."""

@@ -126,6 +126,19 @@ def test_a_damaged_record(damage, place, finished, seen):
     assert kept == {each: each.stat().st_mtime_ns for each in kept}
 
 
+@pytest.mark.parametrize("damage", ["cut short", "with a bit flipped"])
+def test_damaged_distances_of_a_study(damage, place, finished, seen):
+    copied(place, finished(*PLAIN))
+    path = only(place, "faults/profiles/*.json")
+    whole = path.read_text()
+    DAMAGES[damage](path)
+    only(place, "faults/points/*/record.json").unlink()
+    done = place.run(*PLAIN)
+    assert done.status == 0, done.said
+    assert path.read_text() == whole
+    seen("records", f"a study's distances: {damage}", "nothing", "written again with a point")
+
+
 @pytest.mark.parametrize("kind", ["a record", "answers", "distances"])
 def test_a_file_of_another_of_its_kind(kind, place, finished, tmp_path, tiny_tasks, seen):
     """It is whole, and has its seal: it is what is in it that does not belong here."""
