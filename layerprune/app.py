@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
-from layerprune.config.compose import conf_dir, explain, job_key, typed
+from layerprune.config.compose import conf_dir, explain, job_key, typed, unreadable
 from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.grid import Grid
 from layerprune.progress import console, say
@@ -84,12 +85,23 @@ def main() -> None:
         if error.errno is None:
             raise
         _stop(f"{refusal(error)} Choose a place with runtime.outputs=FOLDER.")
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        if not _in_hydra(error):
+            raise
+        _stop(unreadable(error))
     except KeyboardInterrupt:
         _stop("Stopped. The same command goes on where it was.", status=130)
     if _run.refused:
         _stop(NEXT_LINE.join(_run.refused))
     if lost := _lost():
         _stop(NEXT_LINE.join(lost), status=1)
+
+
+def _in_hydra(error: BaseException) -> bool:
+    """Whether an error is Hydra's own, of an override that it does not expect, and no job's."""
+    own = Path(__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.name for frame in frames if own in Path(frame.filename).parents] == ["main"]
 
 
 def _look(sweep: list[DictConfig]) -> list[int]:

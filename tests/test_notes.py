@@ -94,9 +94,9 @@ def test_presets_of_one_study_show_the_points_that_they_are_about(written, tmp_p
     assert not cells(folder / "fig3.md", "accuracy")
     rows = {row[0] for row in cells(folder / "fig5.md", "")}
     assert {"block · not healed", "deepest · lora"} <= rows
-    assert len(cells(folder / "fig1.md", "accuracy")[0]) == 1 + 8
-    assert "16, which took" in (folder / "fig1.md").read_text()
-    assert "32, which took" in (folder / "fig5.md").read_text()
+    assert len(cells(folder / "fig1.md", "accuracy")[0]) == 1 + 7
+    assert "14, which took" in (folder / "fig1.md").read_text()
+    assert "28, which took" in (folder / "fig5.md").read_text()
     assert {path.name for path in (folder / "fig1").iterdir()} == {
         "accuracy.png", "loss.png", "nearest.png",
     }  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_study_that_is_not_whole_is_named_and_its_note_stays(written, tmp_path
     assert said[1].startswith("fig4.md stays as it is: ")
     assert said[1].endswith("is not a folder: name the folder of a study, outputs/STUDY.")
     assert said[2].startswith("fig5.md stays as it is: ")
-    assert said[2].endswith("mini has 16 of the 32 points of experiment=fig5.")
+    assert said[2].endswith("mini has 14 of the 28 points of experiment=fig5.")
     assert [path.name for path in sorted(folder.glob("*.md"))] == ["README.md", "fig1.md"]
 
 

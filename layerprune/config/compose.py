@@ -36,7 +36,13 @@ def compose(*overrides: str) -> Config:
     """The typed configuration that `python main.py OVERRIDES` would run, without running it."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(hydra_compose("config", overrides=list(overrides)))
+        try:
+            composed = hydra_compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise UserError(unreadable(error)) from error
+        return typed(composed)
 
 
 def compose_sweep(preset: str) -> list[Config]:
@@ -93,6 +99,11 @@ def typed(composed: DictConfig) -> Config:
         raise UserError(f"A key added with + is not known: {error}.") from error
     assert isinstance(config, Config)
     return config
+
+
+def unreadable(error: Exception) -> str:
+    """One line for an override that Hydra does not expect, and stumbles over."""
+    return f"An override cannot be used: {' '.join(str(error).split())}"
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

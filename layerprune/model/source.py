@@ -6,7 +6,6 @@ done, within a second.
 
 import importlib.util
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from layerprune.model.own_code import FILES as CODE_FILES
 from layerprune.model.own_code import brings_code, check_allowed
 from layerprune.model.stack import COUNTS
 from layerprune.model.surgery import refuse_unverified
-
-log = logging.getLogger(__name__)
 
 PACKAGE = "package:"
 
@@ -185,7 +182,6 @@ def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
                 info = HfApi().model_info(config.path, revision=revision, timeout=patience())
                 revision = info.sha
             except Exception as error:  # it may be here all the same
-                log.exception("The hub says nothing of the model.")
                 fetch, silent = False, error
         return Path(
             snapshot_download(
@@ -197,7 +193,6 @@ def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
             )
         )
     except Exception as error:  # what stands between here and the hub has its own ways to fail
-        log.exception("The hub gave no model.")
         raise UserError(
             f"model.path={config.path} is neither a folder here nor to be had from the hub "
             f"({type(silent or error).__name__})."
