@@ -17,7 +17,7 @@ IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 .PHONY: help setup demo experiments test test-faults faults-table lint bench architectures tables notes clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## install everything into .venv (once, and again when the pins change)
 
@@ -42,7 +42,7 @@ experiments: $(READY)  ## run every preset of the embedded model, about four hou
 		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
 	done
 
-test: $(READY)  ## run every test
+test: $(READY)  ## run every test but those of faults
 	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(IN_PARALLEL) --ignore tests/faults
 
 # Its tests share no model: they are dealt out one by one.
