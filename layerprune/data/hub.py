@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layerprune.errors import UserError
+from layerprune.files import sha256
 
 Turns = list[dict[str, str]]
 """A conversation: each turn with its `role` and `content`."""
@@ -83,9 +84,7 @@ def content_of(path: str, revision: str | None) -> str:
     if folder.is_dir():
         digest = hashlib.sha256()
         for file in sorted(each for each in folder.rglob("*") if each.is_file()):
-            with file.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-            digest.update(f"{file.relative_to(folder)}\0{found}\0".encode())
+            digest.update(f"{file.relative_to(folder)}\0{sha256(file)}\0".encode())
         return digest.hexdigest()
     from huggingface_hub import HfApi
 

@@ -1,13 +1,11 @@
 """What the tests of faults share: places to run in, and the table of what was seen."""
 
+from functools import cache, partial
+
 import pytest
+from faults.disturb import write_down
 from faults.running import Place
 from faults.table import Seen
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory, tiny_folder):
-    return tiny_folder
 
 
 @pytest.fixture
@@ -17,25 +15,35 @@ def place(tmp_path, tiny_folder, tiny_tasks):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, tiny_folder, tiny_tasks):
-    """What runs come to that nothing disturbs, by their overrides; each is run once."""
-    known = {}
+def finished(tmp_path_factory, tiny_folder, tiny_tasks):
+    """Where runs that nothing disturbs took place, by their overrides; each is run once."""
 
-    def results(*overrides):
-        if overrides not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            place = Place(folder, tiny_folder, tiny_tasks)
-            done = place.run(*overrides)
-            assert done.status == 0, done.said
-            known[overrides] = place.results()
-            assert len(known[overrides]) >= 2
-        return known[overrides]
+    @cache
+    def place_of(*overrides):
+        place = Place(tmp_path_factory.mktemp("undisturbed"), tiny_folder, tiny_tasks)
+        log = partial(write_down, place.outputs, place.folder / "changes")
+        done = place.run(*overrides, disturb=log)
+        assert done.status == 0, done.said
+        assert len(place.results()) >= 2
+        return place
 
-    return results
+    return place_of
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished):
+    """What runs come to that nothing disturbs."""
+    return lambda *overrides: finished(*overrides).results()
+
+
+@pytest.fixture(scope="session")
+def changed(finished):
+    """The changes of files that such a run makes, in their order."""
+    return lambda *overrides: (finished(*overrides).folder / "changes").read_text().splitlines()
 
 
 @pytest.fixture
-def seen(request, record_property, tmp_path):
+def seen(record_property, tmp_path):
     """Takes down what was seen of a fault, for the table."""
     return Seen(record_property, tmp_path)
 

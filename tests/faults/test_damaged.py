@@ -10,7 +10,6 @@ import pytest
 from faults.disturb import signalled
 from faults.running import SAME, Place
 from faults.test_killed import LORA, moments
-from faults.test_killed import changed as changed  # a fixture
 
 PLAIN = ("prune=block",)
 GREEDY = ("prune=greedy",)
@@ -58,24 +57,8 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory, tiny_folder, tiny_tasks):
-    """Outputs of runs that nothing disturbed, to be copied."""
-    known = {}
-
-    def outputs(*overrides):
-        if overrides not in known:
-            place = Place(tmp_path_factory.mktemp("finished"), tiny_folder, tiny_tasks)
-            done = place.run(*overrides)
-            assert done.status == 0, done.said
-            known[overrides] = place.outputs
-        return known[overrides]
-
-    return outputs
-
-
-def copied(place, outputs):
-    shutil.copytree(outputs, place.outputs)
+def copied(place, finished):
+    shutil.copytree(finished.outputs, place.outputs)
     return place.results()
 
 
@@ -100,7 +83,7 @@ def test_a_damaged_cache(kind, damage, place, finished, seen):
         seen("caches", f"{kind}: {damage}", done, "once it is removed: " + SAME)
         done = place.run(*asked)
     else:
-        seen("caches", f"{kind}: {damage}", "nothing", "made again; same records")
+        seen("caches", f"{kind}: {damage}", done, "made again; same records")
     assert done.status == 0, done.said
     assert place.results() == expected
     assert not place.half_files()
@@ -120,7 +103,7 @@ def test_a_damaged_record(damage, place, finished, seen):
         seen("records", f"a record: {damage}", done, "once it is removed: " + SAME)
         done = place.run(*PLAIN)
     else:
-        seen("records", f"a record: {damage}", "nothing", "made again; the others stay")
+        seen("records", f"a record: {damage}", done, "made again; the others stay")
     assert done.status == 0, done.said
     assert place.results() == expected
     assert kept == {each: each.stat().st_mtime_ns for each in kept}
@@ -136,7 +119,7 @@ def test_damaged_distances_of_a_study(damage, place, finished, seen):
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert path.read_text() == whole
-    seen("records", f"a study's distances: {damage}", "nothing", "written again with a point")
+    seen("records", f"a study's distances: {damage}", done, "written again with a point")
 
 
 @pytest.mark.parametrize("kind", ["a record", "answers", "distances"])
@@ -156,7 +139,7 @@ def test_a_file_of_another_of_its_kind(kind, place, finished, tmp_path, tiny_tas
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert place.results() == expected
-    seen("caches", f"{kind}: of another of its kind", "nothing", "made again; same records")
+    seen("caches", f"{kind}: of another of its kind", done, "made again; same records")
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "with a bit flipped"])
@@ -171,7 +154,7 @@ def test_a_damaged_checkpoint(name, damage, place, undisturbed, changed, seen):
     done = place.run(*LORA)
     assert done.status == 0, done.said
     assert place.results() == expected
-    seen("healing", f"{name} of a checkpoint: {damage}", "nothing", "an earlier one; same records")
+    seen("healing", f"{name} of a checkpoint: {damage}", done, "an earlier one; same records")
 
 
 @pytest.mark.parametrize("damage", ["cut short", "with a bit flipped"])

@@ -5,8 +5,8 @@ import signal
 from functools import partial
 
 import pytest
-from faults.disturb import signalled, write_down
-from faults.running import SAME, Place
+from faults.disturb import signalled
+from faults.running import SAME
 
 PLAIN = ("export=hf",)
 HEAL = (
@@ -39,23 +39,6 @@ STAGES = {
     "healed weights": (SEAM, ".weights-unfinished"),
 }
 """What is written, by which run, and what stands in its path."""
-
-
-@pytest.fixture(scope="session")
-def changed(tmp_path_factory, tiny_folder, tiny_tasks):
-    """The changes of files that a run makes, in their order, by its overrides."""
-    known = {}
-
-    def paths(*overrides):
-        if overrides not in known:
-            folder = tmp_path_factory.mktemp("changes")
-            place = Place(folder, tiny_folder, tiny_tasks)
-            done = place.run(*overrides, disturb=partial(write_down, place.outputs, folder / "log"))
-            assert done.status == 0, done.said
-            known[overrides] = (folder / "log").read_text().splitlines()
-        return known[overrides]
-
-    return paths
 
 
 def moments(paths, part):
@@ -98,14 +81,14 @@ def disturbed(stage, number, place, undisturbed, changed, **more):
 def test_killed_while_it_writes(stage, place, undisturbed, changed, seen):
     for run in disturbed(stage, signal.SIGKILL, place, undisturbed, changed):
         assert run.status == -signal.SIGKILL
-    seen("writing", f"SIGKILL before {stage}", "nothing", SAME)
+    seen("writing", f"SIGKILL before {stage}", run, SAME)
 
 
 @pytest.mark.parametrize("stage", ["answers", "healing's checkpoints", "exports"])
 def test_terminated_while_it_writes(stage, place, undisturbed, changed, seen):
     for run in disturbed(stage, signal.SIGTERM, place, undisturbed, changed):
         assert run.status == -signal.SIGTERM
-    seen("writing", f"SIGTERM before {stage}", "nothing", SAME)
+    seen("writing", f"SIGTERM before {stage}", run, SAME)
 
 
 @pytest.mark.parametrize("twice", [False, True])
