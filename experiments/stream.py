@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from layerprune.config.schema import ModelConfig
-from layerprune.files import UNFINISHED, creating_folder, write_json
+from layerprune.files import UNFINISHED, creating_folder, read_sealed, write_json
 from layerprune.model.load import load_tokenizer
 from layerprune.model.source import locate
 
@@ -220,7 +220,7 @@ def compared(streamed: Path, in_memory: Path, depths: int) -> dict:
 
 def _answers(outputs: Path) -> list[float]:
     files = sorted(outputs.glob("cache/answers/*/*.json"), key=lambda file: file.name)
-    known = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    known = [read_sealed(file)["answers"] for file in files]
     return [value for chunk in known for path in sorted(chunk) for value, _ in chunk[path]]
 
 
