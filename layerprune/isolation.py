@@ -1,6 +1,7 @@
 """What one job of a process must not leave to the next one."""
 
 import gc
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 @contextmanager
-def isolated(seed: int, threads: int | None) -> Iterator[None]:
+def isolated(seed: int, threads: int | None, same: bool = False) -> Iterator[None]:
     """Inside the block all random numbers follow from `seed`; after it all is as it was.
+
+    With `same`, only algorithms run that give the same bits each time; others raise `RuntimeError`.
 
     That is: every generator of random numbers, the default precision, the number of threads,
     whether gradients are recorded and whether algorithms are deterministic. Memory that nobody uses
@@ -25,6 +28,10 @@ def isolated(seed: int, threads: int | None) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or DEFAULT_THREADS)
+    if same:
+        # cuBLAS reads it when it is first used (PyTorch's notes on reproducibility).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # of every device

@@ -87,7 +87,7 @@ def make(jobs: Sequence[Job]) -> Outcome:
     while todo:
         with claimed(todo) as wanted:
             if wanted:
-                with isolated(lead.config.seed, lead.config.runtime.threads):
+                with _isolated(lead):
                     _make(wanted, outcome)
         todo = missing(jobs, outcome) if processes.count() == 1 else []
     if processes.first():
@@ -102,7 +102,7 @@ def _help(jobs: Sequence[Job]) -> None:
     if not todo:
         return
     try:
-        with isolated(lead.config.seed, lead.config.runtime.threads), _spill(lead) as folder:
+        with _isolated(lead), _spill(lead) as folder:
             whole = _Whole(lead, folder)
             lead.questions.load()
             plans: list[Plan] = []
@@ -118,6 +118,12 @@ def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
     lead = wanted[0].job
     with _spill(lead) as folder:
         _make_with(_Whole(lead, folder), wanted, outcome)
+
+
+def _isolated(job: Job) -> AbstractContextManager[None]:
+    """What nothing outlives, as this job asks for it."""
+    runtime = job.config.runtime
+    return isolated(job.config.seed, runtime.threads, runtime.deterministic)
 
 
 def _spill(job: Job) -> AbstractContextManager[Folder | None]:
@@ -442,7 +448,11 @@ def _point(
             "shared_by": result.shared_by,
             "peak_memory_bytes": memory.peak(torch_device(job.config.runtime.device)),
         },
-        provenance=provenance(result.device, torch.get_num_threads()),
+        provenance=provenance(
+            result.device,
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+        ),
         healing=healing,
         speed=None if speed is None else asdict(speed),
     )

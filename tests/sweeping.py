@@ -25,7 +25,8 @@ def arguments(tmp_path, models, tasks, *overrides):
     return [
         sys.executable, str(ROOT / "main.py"), *(["-m"] if "-m" in overrides else []),
         "model=custom", f"model.path={paths}",
-        "eval.tasks=[letters]", f"eval.include_path={tasks}", "data.sequence_length=32",
+        "eval.tasks=[letters]", f"eval.include_path={tasks}",
+        "eval.trust_task_code=true", "data.sequence_length=32",
         "data.calibration_sequences=8", "data.heldout_sequences=4", "tracker=disabled",
         "runtime.threads=1", f"runtime.outputs={tmp_path / 'outputs'}", "study=sweep",
         *(each for each in overrides if each != "-m"),

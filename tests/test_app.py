@@ -132,7 +132,8 @@ def test_a_task_asked_for_twice_is_refused(tmp_path, here, tiny_folder):
 def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, tiny_tasks):
     common = (
         "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
-        f"eval.include_path={tiny_tasks}", "data.sequence_length=32", "tracker=disabled",
+        f"eval.include_path={tiny_tasks}",
+        "eval.trust_task_code=true", "data.sequence_length=32", "tracker=disabled",
         "data.calibration_sequences=8", "data.heldout_sequences=4",
     )  # fmt: skip
     done = command("study=list", "prune.fraction=[0,0.5]", *common, cwd=tmp_path)
@@ -153,7 +154,8 @@ def test_a_broken_tracker_loses_nothing(tmp_path, here, tiny_folder, tiny_tasks)
     (study / "wandb").write_text("a file where W&B wants a folder")
     arguments = (
         "study=tracked", "prune.fraction=0.5", "model=custom", f"model.path={tiny_folder}",
-        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
+        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}",
+        "eval.trust_task_code=true", "data.sequence_length=32",
         "data.calibration_sequences=8", "data.heldout_sequences=4", "prune=deepest",
     )  # fmt: skip
     status, stderr = here(*arguments)

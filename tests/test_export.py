@@ -49,7 +49,8 @@ def settings(folder, tasks, tmp_path, recipe, *overrides):
     own += ("heal.text_share=0.5",) if recipe == "seam" else ()
     return compose(
         "model=custom", f"model.path={folder}", "eval.tasks=[letters]",
-        f"eval.include_path={tasks}", f"runtime.outputs={tmp_path / 'outputs'}", "tracker=disabled",
+        f"eval.include_path={tasks}",
+        "eval.trust_task_code=true", f"runtime.outputs={tmp_path / 'outputs'}", "tracker=disabled",
         "data.sequence_length=32", "data.calibration_sequences=8", "data.heldout_sequences=4",
         f"heal={recipe}", *own, "export=hf", *overrides,
     )  # fmt: skip

@@ -73,7 +73,8 @@ def test_what_is_left_is_whole_or_plainly_unfinished_and_goes(model_folder, tiny
     def settings(*overrides):
         return compose(
             "model=custom", f"model.path={model_folder}", "eval.tasks=[letters]",
-            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / 'outputs'}",
+            f"eval.include_path={tiny_tasks}",
+            "eval.trust_task_code=true", f"runtime.outputs={tmp_path / 'outputs'}",
             "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=2",
             "data.heldout_sequences=2", "prune.layers=[3,4,5]", *overrides,
         )  # fmt: skip

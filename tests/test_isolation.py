@@ -32,6 +32,7 @@ OTHERS = (
 def point(home, folder, tasks, *overrides):
     config = compose(
         "model=custom", f"model.path={folder}", f"eval.include_path={tasks}",
+        "eval.trust_task_code=true",
         "eval.tasks=[letters]", "data.sequence_length=32", "data.calibration_sequences=8",
         "data.heldout_sequences=4", f"runtime.outputs={home}", "runtime.threads=1", *overrides,
     )  # fmt: skip

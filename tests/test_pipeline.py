@@ -27,6 +27,7 @@ def run(tmp_path, tiny_folder, tiny_tasks, *overrides):
             "model=custom",
             f"model.path={tiny_folder}",
             f"eval.include_path={tiny_tasks}",
+            "eval.trust_task_code=true",
             "eval.tasks=[letters]",
             "data.sequence_length=32",
             "data.calibration_sequences=8",
@@ -204,7 +205,7 @@ def test_distances_are_measured_on_the_questions_if_that_is_asked(
     assert [point.key for point in plain] == [point.key for point in on_text]
     assert not {point.key for point in plain} & {point.key for point in on_questions}
     assert len(seen) == 2, "text once, questions once"
-    asked = EvalConfig(tasks=["letters"], include_path=str(tiny_tasks))
+    asked = EvalConfig(tasks=["letters"], include_path=str(tiny_tasks), trust_task_code=True)
     (prompts,) = Questions(asked).solved()
     assert prompts.startswith("After a comes b\n\nAfter b comes the end\n\nAfter c comes xxx\n\n")
     tokenizer = byte_tokenizer()
@@ -232,7 +233,9 @@ def test_scores_are_lm_evals_own(tiny_folder, tiny_tasks, tmp_path, layers):
     config = compose("model=custom", f"model.path={tiny_folder}")
     loaded = load(locate(config.model, tmp_path), config.model.dtype, "cpu")
     model = drop_layers(loaded.model, layers)
-    questions = Questions(EvalConfig(tasks=["letters"], include_path=str(tiny_tasks)))
+    questions = Questions(
+        EvalConfig(tasks=["letters"], include_path=str(tiny_tasks), trust_task_code=True)
+    )
     ours = questions.score(Scorer(model, loaded.tokenizer))
     theirs = questions.score(HFLM(pretrained=model, tokenizer=loaded.tokenizer, batch_size=2))
     assert ours == theirs

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import grid
+from layerprune.config import fence
 from layerprune.config.schema import Config
 from layerprune.errors import UserError
 
@@ -25,6 +26,7 @@ _E = TypeVar("_E", bound=BaseException)
 
 def _register() -> None:
     """Make the schema known to Hydra, the sweep over a grid, and the resolvers of `conf/`."""
+    fence.put_up()
     grid.register()
     ConfigStore.instance().store(name="base_root", node=Config)
     OmegaConf.register_new_resolver("job_key", _job_key, replace=True)

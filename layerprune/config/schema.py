@@ -352,6 +352,8 @@ class EvalConfig:
     of it."""
     include_path: str | None = None
     """A folder with lm-eval task files of the user's own."""
+    trust_task_code: bool = False
+    """Run the Python that task files of `include_path` name, and measures that are code."""
     datasets_dir: str | None = None
     """A folder with copies of data sets of the hub, each in a folder named by its id, as in
     `FOLDER/cais/mmlu`: tasks read these, and the hub for all others. Records do not tell a copy
@@ -478,6 +480,10 @@ class FitConfig:
             )
 
 
+SAME_MEMORY = "2GiB"
+"""What `runtime.deterministic` takes for `runtime.memory`: what is free differs from run to run."""
+
+
 @dataclass(kw_only=True, slots=True)
 class RuntimeConfig:
     """Where a run happens; nothing here changes a result beyond rounding."""
@@ -501,14 +507,20 @@ class RuntimeConfig:
     memory. Fewer passes over the model's files are needed then."""
     threads: int | None = None
     """CPU threads; PyTorch's choice if not given."""
+    deterministic: bool = False
+    """The same point, made anew with as many threads on the same machine, is equal to the bit:
+    PyTorch's deterministic algorithms alone, and a `memory` of 2 GiB unless it is given, since how
+    much runs at once decides how sums are rounded. Records say so."""
     memory: str | None = None
     """What may be used beside the model while it is asked, as in `2GiB`; half of what is free if
     not given. It decides how much runs at once, and how much waits."""
 
     @property
     def memory_bytes(self) -> int | None:
-        """`memory` as a number."""
-        return None if self.memory is None else num_bytes(self.memory)
+        """`memory` as a number; None for what the machine has."""
+        if self.memory is None:
+            return num_bytes(SAME_MEMORY) if self.deterministic else None
+        return num_bytes(self.memory)
 
     def __post_init__(self) -> None:
         try:

@@ -161,12 +161,19 @@ class Questions:
         """Read the tasks' data, once. Raises `UserError` where it is not to be had."""
         if self._loaded is not None or not self._config.tasks:
             return
+        from layerprune.evaluate.foreign import fenced
+
         names = list(self._config.tasks)
         _seed()
         try:
             # `datasets` takes an id for a folder if there is one of that name where it stands.
-            with chdir(self._config.datasets_dir or "."):
+            with (
+                chdir(self._config.datasets_dir or "."),
+                fenced([OWN_TASKS], self._config.trust_task_code),
+            ):
                 loaded = self._manager.load(names)
+        except UserError:
+            raise
         except Exception as error:  # each data set has its own ways to fail
             reason = " ".join(str(error).split())
             raise UserError(f"eval.tasks={names} cannot be loaded: {reason}") from error

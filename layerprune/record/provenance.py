@@ -16,7 +16,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def provenance(device: str, threads: int) -> dict[str, Any]:
+def provenance(device: str, threads: int, deterministic: bool) -> dict[str, Any]:
     """Versions, machine, commit and time. No host name and no environment variable."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -26,6 +26,7 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": threads,
+        "deterministic": deterministic,
         "device": device,
         "versions": {name: _version(name) for name in PACKAGES},
     }

@@ -251,7 +251,8 @@ def _origin(point: Point) -> Origin:
         time=text(made["time"]),
         arguments=shlex.join(text(argument) for argument in made["arguments"]),
         commit=None if commit is None else text(commit),
-        machine=f"{made['platform']}, {made['cpus']} CPUs, {made['threads']} threads",
+        machine=f"{made['platform']}, {made['cpus']} CPUs, {made['threads']} threads"
+        + (", deterministic" if made.get("deterministic") else ""),
         device=text(made["device"]),
         versions={
             "python": text(made["python"]),

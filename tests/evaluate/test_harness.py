@@ -60,6 +60,13 @@ def load(**_):
 """
 
 
+def ask_for(folder, *tasks, **settings):
+    """Tasks of the files below: their data is code."""
+    return EvalConfig(
+        **{"tasks": list(tasks), "include_path": str(folder), "trust_task_code": True} | settings
+    )
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name, text in (("sampled.yaml", SAMPLED), ("filtered.yaml", FILTERED),
@@ -88,12 +95,12 @@ class Listener(LM):
 
 
 def test_every_model_is_shown_the_same_examples(folder):
-    questions = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=2))
+    questions = Questions(ask_for(folder, "sampled", num_fewshot=2))
     first, second = Listener(), Listener()
     assert questions.score(first) == questions.score(second)
     assert first.asked == second.asked
     single = Listener()
-    Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=2)).score(single)
+    Questions(ask_for(folder, "sampled", num_fewshot=2)).score(single)
     assert single.asked == first.asked
     assert "q1" in first.asked[0][0].split("\n\n")[0]
 
@@ -103,7 +110,7 @@ def test_examples_are_those_of_lm_evals_own_door(folder):
     from lm_eval.tasks import TaskManager
 
     ours, theirs = Listener(), Listener()
-    Questions(EvalConfig(tasks=["sampled"], include_path=str(folder), num_fewshot=3)).score(ours)
+    Questions(ask_for(folder, "sampled", num_fewshot=3)).score(ours)
     simple_evaluate(
         theirs, tasks=["sampled"], num_fewshot=3, bootstrap_iters=0,
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
@@ -114,7 +121,7 @@ def test_examples_are_those_of_lm_evals_own_door(folder):
 def test_the_most_common_answer_is_counted_where_options_are_the_same(folder):
     def majority(rows):
         (folder / "rows.py").write_text(rows)
-        config = EvalConfig(tasks=["sampled"], include_path=str(folder))
+        config = ask_for(folder, "sampled")
         (score,) = Questions(config).score(Listener())
         return score.majority
 
@@ -125,7 +132,7 @@ def test_the_most_common_answer_is_counted_where_options_are_the_same(folder):
 
 def test_an_answer_by_its_text_is_counted_by_its_place(folder):
     (folder / "rows.py").write_text(ROWS.replace("at % 3", '"c" if at % 3 else "a"'))
-    config = EvalConfig(tasks=["sampled"], include_path=str(folder))
+    config = ask_for(folder, "sampled")
     (score,) = Questions(config).score(Listener())
     assert score.majority == pytest.approx(2 / 3)
 
@@ -140,8 +147,7 @@ def test_given_examples_are_shuffled_by_a_seed_the_same_for_every_question(folde
 
     def prefixes(**changes):
         lm = Listener()
-        settings = {"tasks": ["given"], "include_path": str(folder), "num_fewshot": 4}
-        Questions(EvalConfig(**{**settings, **changes})).score(lm)
+        Questions(ask_for(folder, "given", num_fewshot=4, **changes)).score(lm)
         return {prompt.rpartition("q")[0] for prompt, _ in lm.asked if prompt}
 
     (given,) = prefixes()
@@ -155,30 +161,32 @@ def test_drawn_examples_are_others_by_another_seed(folder):
     asked = []
     for seed in (None, 1234, 1):
         lm = Listener()
-        settings = {"tasks": ["sampled"], "include_path": str(folder), "num_fewshot": 2}
-        Questions(EvalConfig(**settings, fewshot_seed=seed)).score(lm)
+        Questions(ask_for(folder, "sampled", num_fewshot=2, fewshot_seed=seed)).score(lm)
         asked.append(lm.asked)
     assert asked[0] == asked[1] != asked[2]
 
 
 def test_a_task_may_have_its_own_number_of_examples(folder):
     (folder / "given.yaml").write_text(GIVEN)
-    settings = {"tasks": ["given", "sampled"], "include_path": str(folder), "num_fewshot": 3}
-    found = Questions(EvalConfig(**settings, num_fewshot_of={"given": 1})).score(Listener())
+
+    def of(**few):
+        return Questions(ask_for(folder, "given", "sampled", num_fewshot=3, num_fewshot_of=few))
+
+    found = of(given=1).score(Listener())
     assert {score.task: score.num_fewshot for score in found} == {"given": 1, "sampled": 3}
     with pytest.raises(UserError, match=r"num_fewshot_of: facts is not one of the tasks"):
-        Questions(EvalConfig(**settings, num_fewshot_of={"facts": 1})).load()
+        of(facts=1).load()
 
 
 def test_options_are_counted_once(folder):
-    (score,) = Questions(EvalConfig(tasks=["sampled"], include_path=str(folder))).score(Listener())
+    (score,) = Questions(ask_for(folder, "sampled")).score(Listener())
     assert score.chance == pytest.approx(1 / 3)
     assert score.num_samples == 12
     assert len(score.correct) == 12
 
 
 def test_filters_do_not_multiply_questions(folder):
-    (score,) = Questions(EvalConfig(tasks=["filtered"], include_path=str(folder))).score(Listener())
+    (score,) = Questions(ask_for(folder, "filtered")).score(Listener())
     assert score.num_samples == 12
     assert score.chance is None
     assert score.majority is None
@@ -188,16 +196,13 @@ def test_filters_do_not_multiply_questions(folder):
 
 
 def test_a_group_without_an_aggregate_is_nobodys_parent(folder):
-    (score,) = Questions(EvalConfig(tasks=["without_aggregate"], include_path=str(folder))).score(
-        Listener()
-    )
+    (score,) = Questions(ask_for(folder, "without_aggregate")).score(Listener())
     assert (score.task, score.parent) == ("sampled", None)
 
 
 def test_digest_follows_the_files_of_the_asked_tasks_only(folder):
     def digest(**changes):
-        return Questions(EvalConfig(**{"tasks": ["sampled"], "include_path": str(folder),
-                                       **changes})).digest  # fmt: skip
+        return Questions(ask_for(folder, **{"tasks": ["sampled"], **changes})).digest
 
     before = digest()
     (folder / "outputs").mkdir()
@@ -248,9 +253,7 @@ def test_data_sets_are_read_from_a_folder_of_copies(tmp_path, monkeypatch):
 
 
 def test_a_chat_template_frames_questions_and_examples(folder):
-    config = EvalConfig(
-        tasks=["sampled"], include_path=str(folder), num_fewshot=1, chat_template=True, limit=4
-    )
+    config = ask_for(folder, "sampled", num_fewshot=1, chat_template=True, limit=4)
     tokenizer, model = byte_tokenizer(), tiny("llama", vocab_size=259)
     with pytest.raises(UserError, match=r"eval\.chat_template=true: the model's tokenizer"):
         Questions(config).score(Scorer(model, tokenizer))
@@ -289,17 +292,16 @@ def test_questions_with_their_answers_are_solved_examples_as_lm_eval_writes_them
     (folder / "given.yaml").write_text(given)
     (folder / "asked.yaml").write_text(asked)
     lm = Listener()
-    settings = {"include_path": str(folder)}
-    Questions(EvalConfig(tasks=["given"], num_fewshot=12, **settings)).score(lm)
+    Questions(ask_for(folder, "given", num_fewshot=12)).score(lm)
     prompt = next(prompt for prompt, _ in lm.asked if prompt)
     examples = prompt[: prompt.rindex("\n\n") + 2]
     assert examples.count("\n\n") == 12
-    assert Questions(EvalConfig(tasks=["asked"], limit=3, **settings)).solved() == [examples]
+    assert Questions(ask_for(folder, "asked", limit=3)).solved() == [examples]
 
 
 def test_solved_questions_are_in_one_order_however_tasks_are_named(folder):
     def solved(*tasks):
-        return Questions(EvalConfig(tasks=list(tasks), include_path=str(folder))).solved()
+        return Questions(ask_for(folder, *tasks)).solved()
 
     assert solved("sampled", "filtered") == solved("filtered", "sampled")
     assert solved("without_aggregate") == solved("sampled")
@@ -307,6 +309,6 @@ def test_solved_questions_are_in_one_order_however_tasks_are_named(folder):
 
 def test_answers_that_cannot_be_written_are_one_line(folder):
     (folder / "filtered.yaml").write_text(FILTERED.replace('"{{choices[answer]}}"', "answer"))
-    questions = Questions(EvalConfig(tasks=["filtered"], include_path=str(folder)))
+    questions = Questions(ask_for(folder, "filtered"))
     with pytest.raises(UserError, match=r"filtered cannot be written with its right answers: "):
         questions.solved()

@@ -72,7 +72,8 @@ def launch(launcher, tmp_path, tiny_folder, tasks, study, *overrides):
     done = subprocess.run(
         [
             *launcher, str(ROOT / "main.py"), "model=custom", f"model.path={tiny_folder}",
-            "eval.tasks=[letters]", f"eval.include_path={tasks}", "data.sequence_length=32",
+            "eval.tasks=[letters]", f"eval.include_path={tasks}",
+            "eval.trust_task_code=true", "data.sequence_length=32",
             "data.calibration_sequences=8", "data.heldout_sequences=4", "tracker=disabled",
             "prune.fraction=[0,0.25,0.5]", f"runtime.outputs={study}", "runtime.device=cpu",
             *overrides,

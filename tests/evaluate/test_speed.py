@@ -83,7 +83,8 @@ def test_a_point_with_speed_and_no_question(tmp_path, tiny_folder):
 def test_points_without_speed_keep_their_keys(tmp_path, tiny_folder, tiny_tasks):
     overrides = [
         "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
-        f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path}",
+        f"eval.include_path={tiny_tasks}",
+        "eval.trust_task_code=true", f"runtime.outputs={tmp_path}",
     ]  # fmt: skip
     keys = [
         set(Jobs().prepare(compose(*overrides, *more)).targets)

@@ -82,7 +82,8 @@ class Place:
     def arguments(self, *overrides: str) -> list[str]:
         return [
             "main.py", "model=custom", f"model.path={self.model}", "eval.tasks=[letters]",
-            f"eval.include_path={self._tasks}", "data.sequence_length=32",
+            f"eval.include_path={self._tasks}",
+            "eval.trust_task_code=true", "data.sequence_length=32",
             "data.calibration_sequences=8", "data.heldout_sequences=4", "tracker=disabled",
             "runtime.threads=1", "runtime.device=cpu", "study=faults",
             "prune.fraction=[0,0.25,0.5]", *overrides,

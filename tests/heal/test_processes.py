@@ -37,7 +37,8 @@ def launch(launcher, tmp_path, folder, tiny_tasks, study, *overrides):
     done = subprocess.run(
         [
             *launcher, str(ROOT / "main.py"), "model=custom", f"model.path={folder}",
-            "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "data.sequence_length=32",
+            "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}",
+            "eval.trust_task_code=true", "data.sequence_length=32",
             "data.calibration_sequences=8", "data.heldout_sequences=4", "tracker=disabled",
             "heal.steps=5", "heal.batch_size=4", "heal.micro_batch_size=2",
             "heal.sequence_length=32", "heal.warmup_steps=1", "heal.learning_rate=1e-3",

@@ -155,7 +155,8 @@ def test_a_run_whose_lower_layers_stay_on_disk(tiny_folder, tiny_tasks, tmp_path
     def points(outputs, *overrides):
         return run(compose(
             "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",
-            f"eval.include_path={tiny_tasks}", f"runtime.outputs={tmp_path / outputs}",
+            f"eval.include_path={tiny_tasks}",
+            "eval.trust_task_code=true", f"runtime.outputs={tmp_path / outputs}",
             "tracker=disabled", "data.sequence_length=32", "data.calibration_sequences=8",
             "data.heldout_sequences=4", "prune.fraction=[0.25]", "heal=seam", "heal.steps=4",
             "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",

@@ -115,7 +115,8 @@ def test_a_run_asks_it_and_keeps_it_with_its_code(tmp_path, tiny_tasks):
     folder = write(tmp_path / "own")
     points = run(compose(
         "model=custom", f"model.path={folder}", "model.trust_remote_code=true",
-        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}", "tracker=disabled",
+        "eval.tasks=[letters]", f"eval.include_path={tiny_tasks}",
+        "eval.trust_task_code=true", "tracker=disabled",
         f"runtime.outputs={tmp_path / 'outputs'}", "data.sequence_length=32",
         "data.calibration_sequences=8", "data.heldout_sequences=4", "prune.fraction=[0,0.34,0.5]",
         "export=hf",

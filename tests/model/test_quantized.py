@@ -98,7 +98,8 @@ def test_bytes_of_weights_are_those_of_their_few_bits_and_scales(source, held):
 def settings(source, tasks, outputs, *overrides):
     return compose(
         "model=custom", f"model.path={source.folder}", "eval.tasks=[letters]",
-        f"eval.include_path={tasks}", f"runtime.outputs={outputs}", "tracker=disabled",
+        f"eval.include_path={tasks}",
+        "eval.trust_task_code=true", f"runtime.outputs={outputs}", "tracker=disabled",
         "data.sequence_length=32", "data.calibration_sequences=8", "data.heldout_sequences=4",
         "prune.layers=[3,4,5]", *overrides,
     )  # fmt: skip
