@@ -17,10 +17,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
+from layerprune.config import fence
 from layerprune.config.compose import conf_dir, explain, job_key, typed, unreadable
 from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.grid import Grid
 from layerprune.progress import console, say
+from layerprune.redact import redacted
 
 if TYPE_CHECKING:
     from layerprune.config.schema import Config
@@ -57,6 +59,14 @@ _run = _Run()
 
 def main() -> None:
     """Run what the command line asks for; exit status 2 for what the user can mend."""
+    try:
+        _main()
+    except Exception:  # an error of this program: as Python says it, but without secrets
+        print(redacted(traceback.format_exc()), file=sys.stderr, end="")
+        raise SystemExit(1) from None
+
+
+def _main() -> None:
     global _run
     _run = _Run()
     # With this, Hydra hands its exceptions on instead of printing them and ending the process.
@@ -100,8 +110,9 @@ def main() -> None:
 def _in_hydra(error: BaseException) -> bool:
     """Whether an error is Hydra's own, of an override that it does not expect, and no job's."""
     own = Path(__file__).parent
-    frames = traceback.extract_tb(error.__traceback__)
-    return [frame.name for frame in frames if own in Path(frame.filename).parents] == ["main"]
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [file for file in files if own in file.parents and file != Path(fence.__file__)]
+    return ours == [Path(__file__)]  # it was called, and called nothing of this project
 
 
 def _look(sweep: list[DictConfig]) -> list[int]:
@@ -300,5 +311,5 @@ def _forget(job: Path) -> None:
 
 
 def _stop(message: str, status: int = 2) -> NoReturn:
-    print(f"layerprune: {message}", file=sys.stderr)
+    print(redacted(f"layerprune: {message}"), file=sys.stderr)
     raise SystemExit(status)

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from layerprune import processes
+from layerprune.redact import redacted
 
 
 class Advance(Protocol):
@@ -31,9 +32,9 @@ class OneLine(logging.Formatter):
     """A log's entry for the screen, without where in the program it was: the log file has that."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Its first line."""
+        """Its first line, without secrets."""
         record.message = record.getMessage()
-        return self.formatMessage(record).split("\n")[0]
+        return redacted(self.formatMessage(record).split("\n")[0])
 
 
 console = Console(stderr=True, quiet=not processes.first())
@@ -56,8 +57,8 @@ _open = 0
 
 
 def say(message: str) -> None:
-    """Print one plain line; on a terminal it appears above the bars."""
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    """Print one plain line, without secrets; on a terminal it appears above the bars."""
+    console.print(redacted(message), markup=False, highlight=False, soft_wrap=True)
 
 
 @cache

@@ -1,5 +1,6 @@
 """What nobody else should read, taken out of what is written: keys, tokens, passwords."""
 
+import logging
 import os
 import re
 from typing import Any, TypeVar
@@ -36,6 +37,14 @@ def redacted(content: _T) -> _T:
     }
     cleaned: _T = _clean(content, secrets)
     return cleaned
+
+
+class Redacted(logging.Formatter):
+    """An entry of a log, its traceback too, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """All of its lines."""
+        return redacted(super().format(record))
 
 
 def _clean(content: Any, secrets: set[str]) -> Any:

@@ -20,6 +20,7 @@ from layerprune import grid
 from layerprune.config import fence
 from layerprune.config.schema import Config
 from layerprune.errors import UserError
+from layerprune.redact import redacted
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -91,15 +92,23 @@ def _unless(value: object, *others: object) -> object:
 def typed(composed: DictConfig) -> Config:
     """The composed configuration as checked dataclasses.
 
-    Raises `UserError` naming the key for a missing or unknown key or a value out of range.
+    Raises `UserError` naming the key for a missing or unknown key, a value out of range, and one
+    that others should not read.
     """
     try:
         config = OmegaConf.to_object(composed)
+        given = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     except AttributeError as error:  # a key forced in with `++` has no slot in the dataclass
         raise UserError(f"A key added with + is not known: {error}.") from error
     assert isinstance(config, Config)
+    for key, value in fence.entries("", given):
+        if redacted(value) != value:
+            raise UserError(
+                f"{key} holds a password, a token or a key, which would be written to files with "
+                "it. Leave it out: the libraries take theirs from the environment."
+            )
     return config
 
 

@@ -23,7 +23,7 @@ BUILT = {"hydra.launcher._target_", "hydra.sweeper._target_"}
 
 LOGGING = {
     "class": {"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler"},
-    "()": {"layerprune.progress.OneLine"},
+    "()": {"layerprune.progress.OneLine", "layerprune.redact.Redacted"},
     "stream": {"ext://sys.stdout", "ext://sys.stderr"},
     "filename": {"${hydra.runtime.output_dir}/${hydra.job.name}.log"},
     "mode": {"a", "w"},
@@ -66,7 +66,7 @@ def _checked(*args: Any, **kwargs: Any) -> DictConfig:
 def check(composed: DictConfig) -> None:
     """Raise `UserError` naming the first key by which a composed configuration would run code."""
     raw = OmegaConf.to_container(composed, resolve=False)
-    for key, _ in _entries("", raw):
+    for key, _ in entries("", raw):
         if key.endswith("_target_") and key not in BUILT:
             raise UserError(f"{key}: {INSTEAD}")
     hydra = _node({"hydra": {}} | raw, "hydra")  # type: ignore[operator] # a dict, as composed is
@@ -79,7 +79,7 @@ def check(composed: DictConfig) -> None:
                 f"Known here: {', '.join(sorted(ENVIRONMENT))}."
             )
     for key in ("hydra.hydra_logging", "hydra.job_logging"):
-        for inner, value in _entries(key, _node(hydra, key)):
+        for inner, value in entries(key, _node(hydra, key)):
             _check_logging(inner, value)
     for key in ("hydra.launcher", "hydra.sweeper"):
         _check_plugin(composed, key, _node(hydra, key))
@@ -118,15 +118,15 @@ def _check_plugin(composed: DictConfig, key: str, raw: dict[Any, Any]) -> None:
         resolved = OmegaConf.to_container(OmegaConf.select(composed, key), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
-    for inner, _ in _entries(key, resolved):
+    for inner, _ in entries(key, resolved):
         if inner.endswith("_target_") and inner not in BUILT:
             raise UserError(f"{inner}: {INSTEAD}")
 
 
-def _entries(key: str, raw: Any) -> Iterator[tuple[str, Any]]:
+def entries(key: str, raw: Any) -> Iterator[tuple[str, Any]]:
     """Each value below a key that is no container, with its own key."""
     if isinstance(raw, dict | list):
         for name, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
-            yield from _entries(f"{key}.{name}" if key else str(name), value)
+            yield from entries(f"{key}.{name}" if key else str(name), value)
     else:
         yield key, raw
