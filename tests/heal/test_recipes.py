@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from layerprune.data.sequences import packed
 from layerprune.data.text import read
 from layerprune.errors import UserError
 from layerprune.evaluate.loss import heldout_loss
+from layerprune.files import SUMS, read_sealed, write_sums
 from layerprune.heal.loop import arguments
 from layerprune.heal.projections import feed_forward_names
 from layerprune.heal.recipes import TRAINED, heal
@@ -186,6 +188,40 @@ test_recipes.run({str(tiny_folder)!r}, Path({str(tmp_path / "killed")!r}), {reci
     losses = [[step["loss"] for step in each.record["steps"]] for each in (resumed, whole)]
     assert losses[0] == losses[1]
     assert resumed.record["heldout_after"] == whole.record["heldout_after"]
+
+
+class Evil:
+    """Pickled, it is a call of the one who unpickles it."""
+
+    def __init__(self, ran):
+        self.ran = ran
+
+    def __reduce__(self):
+        return (Path.touch, (self.ran,))
+
+
+def test_pickles_in_a_checkpoint_are_read_as_data(tiny_folder, tmp_path, monkeypatch):
+    measured, measure = [], heldout_loss
+
+    def stops(model, ids, batch_size):
+        measured.append(1)
+        if len(measured) == 3:  # before training, after step 3, after step 6
+            raise KeyboardInterrupt
+        return measure(model, ids, batch_size)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setitem(globals(), "heldout_loss", stops)
+        run(tiny_folder, tmp_path, "lora")
+    checkpoint = tmp_path / "point" / "checkpoints" / "checkpoint-4"
+    pickles = [path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth", ".bin")]
+    assert {path.name for path in pickles} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    for path in pickles:
+        torch.save(Evil(tmp_path / "ran"), path)
+    names = list(read_sealed(checkpoint / SUMS))
+    write_sums(checkpoint, names)  # whoever may write there can do that too
+    with pytest.raises(UnpicklingError, match="Weights only load failed"):
+        run(tiny_folder, tmp_path, "lora")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_micro_batches_change_rounding_alone(tiny_folder, tmp_path):

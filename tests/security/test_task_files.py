@@ -77,11 +77,12 @@ def test_code_of_task_files_runs_only_where_it_is_trusted(folder, how, monkeypat
     assert not (folder / "ran").exists()
 
 
-def test_trusted_code_runs(folder):
+def test_trusted_code_runs_and_is_said(folder, capsys):
     changed(folder, *WITH_CODE["what it includes"])
     with pytest.raises(UserError, match="cannot be loaded"):  # it gives no rows
         questions(folder, trust_task_code=True).load()
     assert (folder / "ran").read_text() == "ran"
+    assert "It runs here, with all that you may do yourself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trusted", [False, True])
