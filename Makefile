@@ -17,8 +17,13 @@ PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/exper
 
 # Tests use one thread each. A file stays together: its tests share a model.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+APART := --ignore tests/faults --ignore tests/soak
+OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-.PHONY: help setup demo experiments test test-faults faults-table lint audit pins bench architectures tables notes clean
+# Names of mutants: of each function those whose number ends so. '*' is all of them.
+MUTANTS ?= '*3'
+
+.PHONY: help setup demo experiments test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -46,8 +51,19 @@ experiments: $(READY)  ## run every preset of the embedded model, about four hou
 		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
 	done
 
-test: $(READY)  ## run every test but those of faults
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest $(IN_PARALLEL) --ignore tests/faults
+test: $(READY)  ## run the tests, about ten minutes on two slow cores
+	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART)
+
+test-slow: $(READY)  ## run those that take long: the embedded model, sweeps in many processes, every architecture
+	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m slow $(APART)
+
+test-soak: $(READY)  ## make a thousand points in one process, which must not grow
+	$(OFFLINE) $(BIN)/python -m pytest -s tests/soak
+
+mutants: $(READY)  ## change plans, distances, cuts and records in small ways, a tenth of all: tests must notice
+	$(BIN)/pip install -qq 'mutmut>=3.8,<4'
+	$(OFFLINE) $(BIN)/python -m mutmut run $(MUTANTS)
+	$(BIN)/python tests/mutants.py
 
 # Its tests share no model: they are dealt out one by one.
 test-faults: $(READY)  ## break runs in every way that is known, and compare what is seen with docs/faults.md

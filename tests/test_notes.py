@@ -169,6 +169,7 @@ PRESETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_note_has_pictures_and_a_table(notes, written, tmp_path, name):
     make(name, tmp_path)

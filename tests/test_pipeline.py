@@ -134,6 +134,7 @@ def every_metric(tmp_path_factory):
     return tmp_path_factory.mktemp("metrics")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["block", "scattered", "greedy"])
 @pytest.mark.parametrize("metric", sorted(METRIC_KEYS))
 def test_every_metric_with_every_strategy(

@@ -30,6 +30,7 @@ def outputs(tmp_path_factory):
     return tmp_path_factory.mktemp("outputs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_plan_of_a_preset_can_be_seen_here(name, outputs, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")

@@ -24,6 +24,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_every_path_equals_hflm_on_the_cut_model(family):
     model = tiny(family, vocab_size=259)

@@ -13,6 +13,8 @@ from tiny import byte_tokenizer, tiny
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.scorer import Scorer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
             "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",

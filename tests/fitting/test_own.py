@@ -11,6 +11,8 @@ from layerprune.config.compose import compose
 from layerprune.fitting.run import run
 from layerprune.record.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 

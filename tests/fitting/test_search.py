@@ -80,6 +80,7 @@ def curve(seed):
     )
 
 
+@pytest.mark.slow
 def test_of_200_noisy_curves_19_in_20_are_answered_to_within_a_layer():
     near, asked = [], []
     for seed in range(10_000, 10_200):  # nothing was tuned on these

@@ -22,6 +22,8 @@ from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
 from layerprune.plan.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
 IDS_ST = torch.arange(128).view(4, 32) % 50
 

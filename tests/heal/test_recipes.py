@@ -154,6 +154,7 @@ def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
     assert losses(first) != losses(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["lora", "full"])
 def test_killed_and_started_again_ends_with_the_same_weights(tiny_folder, tmp_path, recipe):
     program = f"""

@@ -13,6 +13,8 @@ from layerprune.model.stack import UnsupportedArchitecture
 from layerprune.model.surgery import drop_layers, refuse_unverified
 from layerprune.model.verified import EVERYWHERE, VERIFIED, WHOLE
 
+pytestmark = pytest.mark.slow
+
 TABLE = {
     row[1]: (row[2], row[3])
     for row in re.finditer(

@@ -31,6 +31,8 @@ from layerprune.plan.order import Order
 from layerprune.similarity.angular import angular
 from layerprune.similarity.states import mean_distances
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PATHS = [tuple(range(8)), (0, 1, 2, 6, 7), (0, 3, 4, 5, 6, 7)]
 

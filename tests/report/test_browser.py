@@ -12,6 +12,8 @@ from layerprune.config.compose import compose
 from layerprune.record.point import Point
 from layerprune.report import draw
 
+pytestmark = pytest.mark.slow
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

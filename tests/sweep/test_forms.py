@@ -1,6 +1,9 @@
 """One truth, however a sweep is asked for; what is refused, and what fails."""
 
+import pytest
 from sweeping import HEAL, HEAL_LORA, results, study, sweep
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_list_a_sweep_and_a_preset_give_the_same_records_to_the_bit(tmp_path, models, tiny_tasks):

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import time
 
+import pytest
 from sweeping import arguments, curves, grid, results, sweep, written
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_and_started_again(tmp_path, models, tiny_tasks, presets, undisturbed):

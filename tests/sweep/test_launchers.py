@@ -3,6 +3,8 @@
 import pytest
 from sweeping import curves, grid, results, sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_other_launchers_give_the_same(

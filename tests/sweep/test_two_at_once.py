@@ -2,7 +2,10 @@
 
 import subprocess
 
+import pytest
 from sweeping import arguments, curves, grid, study
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_sweeps_at_once_do_each_point_once(tmp_path, models, tiny_tasks, presets, undisturbed):
