@@ -6,15 +6,14 @@ import os
 
 import pytest
 import torch
+from configs import config
 from safetensors.torch import save_file
 
 from layerprune.config.schema import (
     Calibration,
-    Config,
     DataConfig,
     Dtype,
     EvalConfig,
-    ExportConfig,
     HealConfig,
     MetricConfig,
     ModelConfig,
@@ -30,23 +29,6 @@ from layerprune.plan.target import Target
 from layerprune.record.identity import identity, order_identity, point_key, profile_identity
 from layerprune.record.point import ForeignRecord, Point
 from layerprune.record.store import Store
-
-
-def config(**changes):
-    return Config(
-        **{
-            "model": ModelConfig(path="m"),
-            "metric": MetricConfig(name="angular", tokens=Tokens.last),
-            "prune": PruneConfig(strategy="block"),
-            "heal": HealConfig(recipe="none"),
-            "eval": EvalConfig(tasks=["facts"]),
-            "data": DataConfig(),
-            "tracker": TrackerConfig(),
-            "export": ExportConfig(format="none"),
-            "runtime": RuntimeConfig(),
-            **changes,
-        }
-    )
 
 
 def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", **changes):  # noqa: B008
