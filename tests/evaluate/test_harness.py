@@ -217,6 +217,7 @@ def test_facts_keep_their_digest_wherever_the_users_tasks_are(folder):
     assert Questions(EvalConfig(tasks=["facts_capitals"])).digest == alone
 
 
+@pytest.mark.slow
 def test_an_unknown_task_is_named_with_its_neighbours(folder):
     with pytest.raises(UserError, match=r"eval\.tasks: facts_capital .*facts_capitals"):
         Questions(EvalConfig(tasks=["facts_capital"]))

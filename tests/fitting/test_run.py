@@ -91,6 +91,7 @@ def healed(tmp_path):
     return sorted(each.num_dropped for each in points if each.healing)
 
 
+@pytest.mark.slow
 def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(settings, tmp_path):
     fitted = run(compose(*settings("fit.keep=0.8", "export=hf")))
     assert fitted.kept.share >= 0.75
@@ -116,6 +117,7 @@ def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(set
     assert ringed == {(fitted.kept.share, len(fitted.dropped))}
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_and_finds_the_same(settings, tmp_path, monkeypatch):
     whole = run(compose(*settings("fit.keep=0.9", "study=whole")))
     assert whole.candidates, "nothing was healed: nothing could be stopped"

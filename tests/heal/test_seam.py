@@ -151,6 +151,7 @@ def test_layers_below_the_seam_are_not_loaded(family, tmp_path):
     assert found[0] == pytest.approx(expected[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_whose_lower_layers_stay_on_disk(tiny_folder, tiny_tasks, tmp_path):
     def points(outputs, *overrides):
         return run(compose(

@@ -253,6 +253,7 @@ def broken(healing, name):
     return "lora", "not that of a point"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
