@@ -149,6 +149,7 @@ def test_a_sweep_and_the_list_form_make_the_same_records(tmp_path, tiny_folder, 
     }
 
 
+@pytest.mark.slow
 def test_a_broken_tracker_loses_nothing(tmp_path, here, tiny_folder, tiny_tasks):
     study = tmp_path / "outputs" / "tracked"
     study.mkdir(parents=True)

@@ -157,6 +157,7 @@ def test_every_metric_with_every_strategy(
         assert set(points[0].plan["dropped"]) < set(fewer.plan["dropped"])
 
 
+@pytest.mark.slow
 def test_a_report_of_every_metric(every_metric, tiny_folder, tiny_tasks):
     study = every_metric / "outputs" / "tiny"
     if not study.is_dir():

@@ -59,6 +59,7 @@ def tables():
     return module
 
 
+@pytest.mark.slow
 def test_pages_that_are_written_from_presets_are_true(tables):
     assert tables.INDEX.read_text() == tables.index(), "make tables"
     assert tables.MODELS.read_text() == tables.models(), "make tables"

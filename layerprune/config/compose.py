@@ -103,12 +103,12 @@ def typed(composed: DictConfig) -> Config:
     except AttributeError as error:  # a key forced in with `++` has no slot in the dataclass
         raise UserError(f"A key added with + is not known: {error}.") from error
     assert isinstance(config, Config)
-    for key, value in fence.entries("", given):
-        if redacted(value) != value:
-            raise UserError(
-                f"{key} holds a password, a token or a key, which would be written to files with "
-                "it. Leave it out: the libraries take theirs from the environment."
-            )
+    if redacted(given) != given:
+        keys = [key for key, value in fence.entries("", given) if redacted(value) != value]
+        raise UserError(
+            f"{' and '.join(keys)} holds a password, a token or a key, which would be written to "
+            "files with it. Leave it out: the libraries take theirs from the environment."
+        )
     return config
 
 

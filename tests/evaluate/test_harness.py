@@ -195,6 +195,7 @@ def test_filters_do_not_multiply_questions(folder):
     assert score.measures["exact_match.first"].value == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_a_group_without_an_aggregate_is_nobodys_parent(folder):
     (score,) = Questions(ask_for(folder, "without_aggregate")).score(Listener())
     assert (score.task, score.parent) == ("sampled", None)
@@ -300,6 +301,7 @@ def test_questions_with_their_answers_are_solved_examples_as_lm_eval_writes_them
     assert Questions(ask_for(folder, "asked", limit=3)).solved() == [examples]
 
 
+@pytest.mark.slow
 def test_solved_questions_are_in_one_order_however_tasks_are_named(folder):
     def solved(*tasks):
         return Questions(ask_for(folder, *tasks)).solved()

@@ -75,6 +75,7 @@ def lazy_order(model, ids, count):
     return order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_lazy_is_as_good_as_measuring_everything_for_a_fraction_of_its_runs(family):
     model = uneven(family)

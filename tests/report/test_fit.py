@@ -61,6 +61,7 @@ def test_the_page_shows_it_and_is_the_same_without(tmp_path):
     assert "-20.0 [-35.0, -5.0]" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", "7", '{"dropped": []}', json.dumps({**found(), "steps": [1]}),
