@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +20,7 @@ from layerprune.progress import say
 
 Plugins.instance()  # looks for plugins, which loads the module below anew: with another class
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher  # noqa: E402
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs, and take what each of them returns."""
+        if isinstance(self.launcher, BasicLauncher):
+            self.launcher = _OneByOne(self.launcher)  # type: ignore[assignment] # as one
         try:
             batches = super().sweep(arguments)
         except (UserError, HydraException, OmegaConfBaseException):
@@ -88,6 +92,26 @@ class Grid(BasicSweeper):
             for parsed in values.values():
                 OmegaConf.update(job, parsed.key_or_group, parsed.value(), merge=True)
             yield job
+
+
+class _OneByOne:
+    """Hydra's launcher of jobs in this process, without the configurations of those that ended.
+
+    It would keep two copies of each, a quarter of a megabyte a job, until the last one ends.
+    """
+
+    def __init__(self, launcher: BasicLauncher) -> None:
+        self._launcher = launcher
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """What each job returned, or raises when that is looked at."""
+        ended: list[JobReturn] = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            ended += self._launcher.launch([overrides], number)
+            ended[-1].cfg = ended[-1].hydra_cfg = None
+        return ended
 
 
 def _sets_value(override: Override) -> bool:
