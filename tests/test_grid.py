@@ -1,8 +1,13 @@
 """A sweep's jobs as `Grid` composes them, against Hydra's own composition of each."""
 
+import gc
+import weakref
+
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
@@ -10,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.config.compose import conf_dir
-from layerprune.grid import PLUGIN
+from layerprune.grid import PLUGIN, BasicLauncher, _OneByOne
 
 
 @pytest.fixture
@@ -81,3 +86,37 @@ def test_what_hydra_refuses_is_refused(grid, overrides):
         by_hydra(grid, overrides)
     with pytest.raises(refusals):
         list(grid._composed([overrides]))
+
+
+def test_jobs_that_ended_keep_nothing_of_their_configuration(tmp_path):
+    kept, numbers = [], []
+
+    def task(config):
+        kept.append(weakref.ref(config))
+        numbers.append(HydraConfig.get().job.num)
+        if config.seed == 1:
+            raise ValueError("this one fails")
+        return config.seed
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        quiet = [
+            "hydra/job_logging=none",
+            "hydra/hydra_logging=none",
+            f"hydra.sweep.dir={tmp_path}",
+        ]
+        launcher = BasicLauncher()
+        launcher.setup(
+            hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks()),
+            task_function=task,
+            config=loader.load_configuration("config", quiet, run_mode=RunMode.MULTIRUN),
+        )
+        ended = _OneByOne(launcher).launch([[f"seed={seed}"] for seed in range(3)], 5)
+    gc.collect()
+    assert numbers == [5, 6, 7]
+    assert ended[0].return_value == 0
+    with pytest.raises(ValueError, match="this one fails"):
+        _ = ended[1].return_value
+    assert ended[2].return_value == 2
+    # What failed is still looked at, with all that its traceback holds.
+    assert [each() is None for each in kept] == [True, False, True]
