@@ -51,7 +51,7 @@ experiments: $(READY)  ## run every preset of the embedded model, about four hou
 		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
 	done
 
-test: $(READY)  ## run the tests, about ten minutes on two slow cores
+test: $(READY)  ## run the tests but the slow ones, those of faults and the soak
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART)
 
 test-slow: $(READY)  ## run those that take long: the embedded model, sweeps in many processes, every architecture

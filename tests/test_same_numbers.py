@@ -108,7 +108,9 @@ def test_the_same_point_twice_is_equal_to_the_bit_and_says_so(tmp_path, points, 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_algorithms_that_differ_from_run_to_run_are_refused(tmp_path, points, monkeypatch):
+def test_deterministic_algorithms_are_chosen_where_that_is_asked_and_only_there(
+    tmp_path, points, monkeypatch
+):
     seen = []
     made = pipeline._make_with
     monkeypatch.setattr(
