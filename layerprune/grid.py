@@ -1,9 +1,10 @@
 """Hydra's own sweep over a grid, which looks at all jobs before the first one starts."""
 
-import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
@@ -16,14 +17,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.errors import UserError
+from layerprune.files import write_text
 from layerprune.progress import say
+from layerprune.redact import redacted
 
 Plugins.instance()  # looks for plugins, which loads the module below anew: with another class
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher  # noqa: E402
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
-
-log = logging.getLogger(__name__)
 
 
 class Grid(BasicSweeper):
@@ -58,8 +59,11 @@ class Grid(BasicSweeper):
         except (UserError, HydraException, OmegaConfBaseException):
             raise  # before anything was launched
         except Exception as error:  # each launcher has its own; points without a record are told of
-            log.exception("The launcher failed.")
-            say(f"The launcher failed: {' '.join(str(error).split())[:300]}")
+            assert self.config is not None
+            details = Path(self.config.hydra.sweep.dir) / "launcher.log"
+            write_text(details, redacted(traceback.format_exc()))
+            reason = str(error).strip().split("\n")[0].partition(". ")[0].rstrip(".")
+            say(f"The launcher failed: {reason}. {details} says more.")
             return []
         for job in (job for batch in batches for job in batch):
             Grid.hear(job.return_value)

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -56,6 +57,14 @@ def signalled(watched: Path, number: int, at: int, twice: bool = False) -> None:
             os.kill(os.getpid(), number)
 
     changes(watched, send)
+
+
+def stopped_after(seconds: float) -> None:
+    """End the process, whatever it does then, after so many seconds of work.
+
+    By the signal of a timer that counts them, which nothing catches: as sudden as SIGKILL.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def vanishing(watched: Path, part: str, what: Path) -> None:

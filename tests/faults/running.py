@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from safetensors import safe_open
 
 from layerprune.files import UNFINISHED, read_sealed
 
+HOME = Path(__file__).parent.parent
+
 Disturb = Callable[[], None]
 """Runs in the process before the program does."""
 
@@ -28,9 +31,8 @@ _PROCESSES.set_forkserver_preload(["faults.loaded"])
 
 def _serve() -> None:
     """Start the process that runs are forked from; it imports by its environment alone."""
-    home = Path(__file__).parent.parent
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (home, home.parent)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HOME, HOME.parent)))
     try:
         forkserver.ensure_running()
     finally:
@@ -92,7 +94,7 @@ class Place:
     def start(self, *overrides: str, disturb: Disturb | None = None, report: bool = False):
         """Begin a run; the report at its end takes longer than all else, and is made on demand."""
         _serve()
-        said = self.folder / f"said-{len(list(self.folder.glob('said-*')))}.txt"
+        said = self._said()
         process = _PROCESSES.Process(
             target=_program, args=(self.arguments(*overrides), self.folder, said, disturb, report)
         )
@@ -102,6 +104,29 @@ class Place:
     def run(self, *overrides: str, disturb: Disturb | None = None, report: bool = False) -> Ended:
         """A run from its start to its end."""
         return ended(*self.start(*overrides, disturb=disturb, report=report))
+
+    def spawn(self, *overrides: str) -> tuple[subprocess.Popen, Path]:
+        """Begin a run in a process that nothing was loaded in: it may have processes of its own."""
+        said = self._said()
+        command = [sys.executable, str(HOME.parent / "main.py"), *self.arguments(*overrides)[1:]]
+        with said.open("w") as out:
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=out, stderr=out,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
+            )  # fmt: skip
+        return process, said
+
+    @staticmethod
+    def wait(process: subprocess.Popen, said: Path) -> Ended:
+        """Wait for a run that was spawned."""
+        try:
+            status = process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+        return Ended(status, said.read_text(errors="replace"))
+
+    def _said(self) -> Path:
+        return self.folder / f"said-{len(list(self.folder.glob('said-*')))}.txt"
 
     def results(self) -> dict[str, object]:
         """What points came to, without what depends on the time and the place."""

@@ -5,7 +5,7 @@ import signal
 from functools import partial
 
 import pytest
-from faults.disturb import signalled
+from faults.disturb import signalled, stopped_after
 from faults.running import SAME
 
 PLAIN = ("export=hf",)
@@ -100,3 +100,23 @@ def test_interrupted_while_it_writes(stage, twice, place, undisturbed, changed, 
         assert "Traceback" not in run.said
     times = "twice " if twice else ""
     seen("writing", f"SIGINT {times}before {stage}", run, SAME)
+
+
+@pytest.mark.parametrize("asked", [PLAIN, LORA, SEAM], ids=["un-healed", "lora", "seam"])
+def test_killed_at_any_moment(asked, place, undisturbed, seen):
+    expected = undisturbed(*asked)
+    chance = random.Random(len(asked))
+    before = {}
+    stopped = 0
+    for _ in range(8):
+        run = place.run(*asked, disturb=partial(stopped_after, chance.uniform(0.1, 1.5)))
+        assert run.status in (-signal.SIGPROF, 0), run.said
+        stopped += run.status != 0
+        before = hold(place, expected, before)
+    assert stopped
+    done = place.run(*asked)
+    assert done.status == 0, done.said
+    assert hold(place, expected, before) == expected
+    assert not place.remains()
+    what = {PLAIN: "un-healed", LORA: "heal=lora", SEAM: "heal=seam"}[asked]
+    seen("anywhere", f"killed at eight moments at random: {what}", run, SAME)

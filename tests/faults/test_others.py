@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
+import time
 from functools import partial
 
+import psutil
 import pytest
 from faults.disturb import jumping, signalled, starved
 from faults.running import SAME, ended
@@ -40,6 +43,29 @@ def test_a_writer_that_dies_while_another_waits(place, undisturbed, changed, see
     assert done.status == 0, done.said
     assert place.results() == undisturbed(*PLAIN)
     seen("writers", "one of two is killed", done, "the other makes all points; same records")
+
+
+def test_a_worker_of_a_parallel_launcher_dies(place, undisturbed, seen):
+    sweep = ("hydra.mode=MULTIRUN", "launcher=joblib", "prune=block,deepest,random,greedy")
+    process, said = place.spawn(*sweep)
+    while not place.results() and process.poll() is None:
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children()
+    workers = [each for each in children if "loky" in " ".join(each.cmdline())]
+    assert workers
+    random.Random(0).choice(workers).kill()
+    first = place.wait(process, said)
+    assert first.status == 1
+    assert "The launcher failed" in first.said
+    assert "TerminatedWorkerError" in (place.study / "launcher.log").read_text()
+    before = place.results()
+    assert not place.half_files()
+    done = place.wait(*place.spawn(*sweep))
+    assert done.status == 0, done.said
+    assert len(place.results()) == 12
+    assert before.items() <= place.results().items()
+    assert undisturbed(*PLAIN).items() <= place.results().items()
+    seen("writers", "a worker of launcher=joblib is killed", first, SAME)
 
 
 @pytest.mark.parametrize(
