@@ -136,8 +136,6 @@ def healing_flops(heal: HealConfig, shape: Shape, path: Path) -> tuple[float, fl
     tokens = (heal.steps or 0) * (heal.batch_size or 0) * length
     if heal.recipe == "full":
         return tokens, tokens * 3 * forward
-    if heal.recipe == "lora":
-        return tokens, tokens * 2 * forward
     if heal.recipe == "qlora":  # on a GPU, states are computed again on the way back
         return tokens, tokens * (2 * forward + kept * layer)
     if heal.recipe == "distill":
@@ -145,14 +143,14 @@ def healing_flops(heal: HealConfig, shape: Shape, path: Path) -> tuple[float, fl
     last = min(heal.last_layers or 0, kept)
     if heal.recipe == "tail":
         return tokens, tokens * (forward + 2 * (last * layer + head))
-    # seam: states once, then its own layers, and all above for a share of the text.
-    assert heal.recipe == "seam", heal.recipe
-    first = _seam(path)
-    own = min(heal.seam_layers or 0, kept - first)
-    above = kept - first - own
-    once = min(tokens, (heal.sequences or 0) * length) * whole * layer
-    text = (heal.text_share or 0) * 2 * (above * layer + head)
-    return tokens, once + tokens * (3 * own * layer + text)
+    if heal.recipe == "seam":  # states once, its own layers, all above for a share of the text
+        first = _seam(path)
+        own = min(heal.seam_layers or 0, kept - first)
+        above = kept - first - own
+        once = min(tokens, (heal.sequences or 0) * length) * whole * layer
+        text = (heal.text_share or 0) * 2 * (above * layer + head)
+        return tokens, once + tokens * (3 * own * layer + text)
+    return tokens, tokens * 2 * forward  # lora, and whatever else trains little of a layer
 
 
 def _seam(path: Path) -> int:

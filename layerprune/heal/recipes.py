@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
@@ -64,7 +65,7 @@ def heal(
     """A model of its own, loaded, cut and healed; `heldout` measures its loss on held-out text.
 
     Training goes on from what it finds in `checkpoints`. What it changed is kept in `folder`, with
-    the layers it belongs to; but for `heal=full`, whose weights are kept by an export alone.
+    the layers it belongs to; where that is every weight (`heal=full`), for an export alone.
 
     With `runtime.shard` no process holds the model while it is trained; the first one alone has it
     after that, and others None.
@@ -83,19 +84,27 @@ def heal(
     spread = DeviceMap.auto if shared and torch.cuda.device_count() > 1 else None
     loaded = load(source, config.model.dtype, runtime.device, held, spread, stream=runtime.stream)
     model = loaded.model
+    adapted = None
     if recipe.recipe == "linear":
         ids_ST = _sequences(text, loaded, config, source.fingerprint)
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
         # Where weights were shared out, it finds the last checkpoint of that.
         course, training = work.train(loaded, alone=shared)
-        if processes.first() and course.adapted is not None:
-            keep_adapter(course.adapted, plan, folder)
-    # All of a model's weights are kept only where they are asked for.
-    whole = recipe.recipe == "full" and config.export.format != "none"
-    if processes.first() and (whole or recipe.recipe in {"linear", "tail", "seam"}):
-        keep_weights(model, plan, folder)
+        adapted = course.adapted
+    if processes.first():
+        _keep(model, adapted, plan, folder, exported=config.export.format != "none")
     return Healed(loaded, _record(recipe.recipe, training))
+
+
+def _keep(
+    model: PreTrainedModel, adapted: PeftModel | None, plan: Plan, folder: Path, exported: bool
+) -> None:
+    """Keep what was changed; all of a model's weights only where they are asked for."""
+    if adapted is not None:
+        keep_adapter(adapted, plan, folder)
+    elif exported or not all(part.requires_grad for part in model.parameters()):
+        keep_weights(model, plan, folder)
 
 
 @dataclass(frozen=True)
