@@ -25,7 +25,8 @@ from layerprune.report import read
 from layerprune.report.critical import make_critical
 from layerprune.report.curves import JOINT, Curve, Task, make_curves, make_tasks
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.figures import Figure, make_figures
+from layerprune.report.figure import Figure
+from layerprune.report.figures import make_figures
 from layerprune.report.healed import make_healed
 from layerprune.report.making import making
 from layerprune.report.nearest import nearest_data

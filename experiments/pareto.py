@@ -16,7 +16,7 @@ import altair as alt
 
 from layerprune.report import read, style
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.figures import VEGA_LITE
+from layerprune.report.figure import VEGA_LITE
 from layerprune.report.render import render
 from layerprune.report.series import Datum
 from layerprune.report.size import held

@@ -10,7 +10,7 @@ from PIL import Image
 
 from layerprune.files import replacing
 from layerprune.report import style
-from layerprune.report.figures import VEGA_LITE
+from layerprune.report.figure import VEGA_LITE
 from layerprune.report.render import svg_of
 
 PALETTE = 256

@@ -5,17 +5,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
-from functools import cached_property, partial
 from pathlib import Path as Folder
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from layerprune import memory, processes
-from layerprune.config.schema import Calibration, Config
-from layerprune.data.sequences import cut
+from layerprune.config.schema import Config
 from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.evaluate.answers import Answers
 from layerprune.evaluate.evaluate import Evaluation, answer_some, evaluate, evaluate_all
@@ -24,22 +22,19 @@ from layerprune.evaluate.speed import speeds
 from layerprune.files import scratch
 from layerprune.isolation import isolated
 from layerprune.job import Job, Jobs
-from layerprune.model.load import Loaded, load, load_tokenizer, torch_device
+from layerprune.model.load import Loaded, torch_device
 from layerprune.paths.room import Room
 from layerprune.paths.tree import Path
-from layerprune.plan import GREEDY, follow, make_plan
-from layerprune.plan.order import stored_order
 from layerprune.plan.plan import Plan
-from layerprune.plan.search import extend
-from layerprune.plan.target import Target
-from layerprune.progress import bar, say, say_once
-from layerprune.record.identity import order_identity, plain, profile_identity
-from layerprune.record.point import Point, content_hash
+from layerprune.progress import bar, say
+from layerprune.record.identity import plain
+from layerprune.record.point import Point
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
-from layerprune.similarity.measure import TRY_DTYPE, measure
-from layerprune.similarity.profile import Profile, stored
+from layerprune.similarity.measure import TRY_DTYPE
+from layerprune.similarity.profile import Profile
 from layerprune.todo import Outcome, Wanted, claimed, missing
+from layerprune.whole import Whole, plans_of
 
 if TYPE_CHECKING:
     from layerprune.heal.recipes import Healed
@@ -103,11 +98,11 @@ def _help(jobs: Sequence[Job]) -> None:
         return
     try:
         with _isolated(lead), _spill(lead) as folder:
-            whole = _Whole(lead, folder)
+            whole = Whole(lead, folder)
             lead.questions.load()
             plans: list[Plan] = []
             for job in {id(each.job): each.job for each in todo}.values():
-                plans += _plans(job, whole, [each for each in todo if each.job is job])[0]
+                plans += plans_of(job, whole, [each for each in todo if each.job is job])[0]
             paths = list(dict.fromkeys(plan.kept for plan in plans))
             answer_some(whole.loaded, lead.questions, whole.room, paths, _answers(lead))
     except Exception:  # the first process meets the same, and says so
@@ -117,7 +112,7 @@ def _help(jobs: Sequence[Job]) -> None:
 def _make(wanted: Sequence[Wanted], outcome: Outcome) -> None:
     lead = wanted[0].job
     with _spill(lead) as folder:
-        _make_with(_Whole(lead, folder), wanted, outcome)
+        _make_with(Whole(lead, folder), wanted, outcome)
 
 
 def _isolated(job: Job) -> AbstractContextManager[None]:
@@ -131,7 +126,7 @@ def _spill(job: Job) -> AbstractContextManager[Folder | None]:
     return scratch(job.cache / "states") if job.config.runtime.spill else nullcontext()
 
 
-def _make_with(whole: "_Whole", wanted: Sequence[Wanted], outcome: Outcome) -> None:
+def _make_with(whole: Whole, wanted: Sequence[Wanted], outcome: Outcome) -> None:
     lead = wanted[0].job
     try:
         lead.questions.load()
@@ -143,7 +138,7 @@ def _make_with(whole: "_Whole", wanted: Sequence[Wanted], outcome: Outcome) -> N
     for job in {id(each.job): each.job for each in wanted}.values():
         own = [each for each in wanted if each.job is job]
         try:
-            planned += zip(own, *_plans(job, whole, own), strict=True)
+            planned += zip(own, *plans_of(job, whole, own), strict=True)
         except Exception as error:
             _give_up(own, error, outcome)
     if lead.healed:
@@ -154,7 +149,7 @@ def _make_with(whole: "_Whole", wanted: Sequence[Wanted], outcome: Outcome) -> N
 
 
 def _make_together(
-    planned: Sequence[Planned], whole: "_Whole", heldout_ST: Tensor, outcome: Outcome
+    planned: Sequence[Planned], whole: Whole, heldout_ST: Tensor, outcome: Outcome
 ) -> None:
     """Points without healing: all of them are asked at once."""
     lead = planned[0][0].job
@@ -178,7 +173,7 @@ def _make_together(
 
 
 def _evaluations(
-    whole: "_Whole", heldout_ST: Tensor, paths: Sequence[Path]
+    whole: Whole, heldout_ST: Tensor, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, Evaluation | Exception]]:
     """What each path's model gives; where that fails for all together, each on its own."""
     job = whole.job
@@ -263,109 +258,6 @@ def _fail(
             wanted.job.store.write_failure(
                 wanted.key, wanted.job.identity(wanted.target), why, error
             )
-
-
-class _Whole:
-    """A job's model before any cut, loaded when something needs it for the first time.
-
-    A healed point whose distances are known needs the tokenizer alone.
-    """
-
-    def __init__(self, job: Job, spill: Folder | None) -> None:
-        self.job = job
-        self._spill = spill
-
-    def forget(self) -> None:
-        """Let go of the model."""
-        vars(self).pop("loaded", None)
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        model, runtime = self.job.config.model, self.job.config.runtime
-        return load(
-            self.job.source, model.dtype, runtime.device, model.quantization, runtime.device_map,
-            runtime.stream,
-        )  # fmt: skip
-
-    @cached_property
-    def room(self) -> Room:
-        """What may be in memory beside it."""
-        return Room.of(self.loaded.model, self.job.config.runtime.memory_bytes, self._spill)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.job.source)
-
-    @cached_property
-    def heldout(self) -> Tensor:
-        """Token sequences [S, T]."""
-        data = self.job.config.data
-        found_ST = cut(
-            self.job.text.heldout, self.tokenizer, data.sequence_length, data.heldout_sequences
-        )
-        _say_if_fewer("held-out", found_ST, "data.heldout_sequences", data.heldout_sequences)
-        return found_ST
-
-    @cached_property
-    def calibration(self) -> Tensor:
-        """Token sequences [S, T]."""
-        data = self.job.config.data
-        of_questions = data.calibration is Calibration.questions
-        text = self.job.questions.solved() if of_questions else self.job.text.calibration
-        most = data.calibration_sequences
-        found_ST = cut(text, self.tokenizer, data.sequence_length, most)
-        _say_if_fewer("calibration", found_ST, "data.calibration_sequences", most)
-        return found_ST
-
-
-def _say_if_fewer(what: str, found_ST: Tensor, key: str, asked: int) -> None:
-    if len(found_ST) < asked:
-        num, length = found_ST.shape
-        say_once(f"{key}={asked}: the {what} text has {num} sequences of {length} tokens, no more.")
-
-
-def _plans(
-    job: Job, whole: _Whole, wanted: Sequence[Wanted]
-) -> tuple[list[Plan], list[Profile | None]]:
-    """Which layers go, and the distances that were looked at, if all was decided by them."""
-    prune = job.config.prune
-    if prune.strategy == GREEDY:  # each layer goes by a measurement of its own
-        plans = _plans_in_order(job, whole, [each.target for each in wanted])
-        return plans, [None] * len(wanted)
-    profile = _profile(job, whole)
-    if processes.first():
-        job.store.write_profile(profile)
-    plans = [
-        make_plan(each.target, prune.strategy, profile.matrix, job.config.seed) for each in wanted
-    ]
-    return plans, [profile] * len(wanted)
-
-
-def _profile(job: Job, whole: _Whole) -> Profile:
-    """The distances between the inputs of every two layers, from the cache or measured."""
-    depends_on = profile_identity(job.config, *job.digests)
-    key = content_hash(depends_on)
-
-    def make() -> Profile:
-        ids_ST = whole.calibration
-        model, room, config = whole.loaded.model, whole.room, job.config
-        matrix_SS = measure(model, config.metric, ids_ST, config.seed, room)
-        return Profile(key, depends_on, len(ids_ST), matrix_SS.tolist())
-
-    return stored(job.cache / "profiles", key, make)
-
-
-def _plans_in_order(job: Job, whole: _Whole, wanted: list[Target]) -> list[Plan]:
-    """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
-    depends_on = order_identity(job.config, *job.digests)
-    order = stored_order(
-        job.cache / "profiles",
-        content_hash(depends_on),
-        depends_on,
-        max((target.count for target in wanted if target.layers is None), default=0),
-        partial(extend, whole.loaded.model, job.config.metric, whole.calibration, job.config.seed),
-    )
-    return [follow(target, order, job.source.num_layers) for target in wanted]
 
 
 def _answers(job: Job) -> Answers:

@@ -8,7 +8,7 @@ from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer
 from wandb_file import read_runs
 
-from layerprune import pipeline
+from layerprune import pipeline, whole
 from layerprune.config.compose import compose
 from layerprune.config.schema import METRIC_KEYS, EvalConfig, TrackerConfig
 from layerprune.errors import PointFailed, UserError
@@ -96,12 +96,12 @@ def test_a_curve_from_nothing_to_records_report_and_tracker(tmp_path, tiny_folde
 
 def test_finished_points_are_not_made_again(tmp_path, tiny_folder, tiny_tasks, monkeypatch):
     first = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.25]")
-    monkeypatch.setattr(pipeline, "load", lambda *_: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(whole, "load", lambda *_: pytest.fail("the model was loaded again"))
     again = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.25,0]")
     assert [point.key for point in again] == [first[1].key, first[0].key]
     monkeypatch.undo()
     monkeypatch.setattr(
-        pipeline, "measure", lambda *_: pytest.fail("the distances were measured again")
+        whole, "measure", lambda *_: pytest.fail("the distances were measured again")
     )
     more = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "prune=deepest")
     assert [point.num_dropped for point in more] == [0, 4]
@@ -152,7 +152,7 @@ def test_every_metric_with_every_strategy(
     if strategy == "greedy":
         assert set(points[0].plan["dropped"]) < set(points[1].plan["dropped"])
         # The order serves fewer layers, too; another text has another.
-        monkeypatch.setattr("layerprune.pipeline.extend", lambda *_: pytest.fail("done again"))
+        monkeypatch.setattr("layerprune.whole.extend", lambda *_: pytest.fail("done again"))
         (fewer,) = run(every_metric, tiny_folder, tiny_tasks, "prune.fraction=0.375", *what)
         assert set(points[0].plan["dropped"]) < set(fewer.plan["dropped"])
 
@@ -287,7 +287,7 @@ def test_a_healed_point_of_known_distances_loads_one_model(
     def loaded(*_):
         raise AssertionError("the whole model is of no use to it")
 
-    monkeypatch.setattr(pipeline, "load", loaded)
+    monkeypatch.setattr(whole, "load", loaded)
     (point,) = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25", "heal=linear")
     assert point.healing is not None
 

@@ -6,7 +6,17 @@ import altair as alt
 
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
-from layerprune.report.lines import Chart, Look, faceted, fractions_axis, hue_of, shape_of
+from layerprune.report.figure import Figure, limited, make_figure
+from layerprune.report.lines import (
+    GAP,
+    Chart,
+    Look,
+    faceted,
+    fractions_axis,
+    hue_of,
+    look_of,
+    shape_of,
+)
 from layerprune.report.series import Datum
 
 WIDTH = 290
@@ -75,3 +85,23 @@ _TOOLTIP = [
     alt.Tooltip("panel:N", title="what"),
     alt.Tooltip("value:Q", format=".3f"),
 ]
+
+
+def cost_figure(curves: Sequence[Curve], data: list[Datum]) -> Figure:
+    """Time and memory of a training step, in two panels."""
+    title = "Cost of a training step"
+    said = "median over steps; memory: the most that the process, or its GPU, held meanwhile"
+    spoken = [
+        f"{datum['panel']}, {datum['curve']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.3g}"
+        for datum in data
+    ]
+    return make_figure(
+        "cost",
+        title,
+        f"Time and memory of healing against the fraction of layers dropped; {said}.",
+        f"{title}; {said}. {limited(spoken)}.",
+        cost_chart(data, look_of(curves), f"{title} as layers are dropped", [said]),
+        data,
+        panel=WIDTH + GAP,
+    )

@@ -6,7 +6,9 @@ import altair as alt
 
 from layerprune.plan.block import block
 from layerprune.report import style
+from layerprune.report.figure import Figure, make_figure
 from layerprune.report.lines import NUMBERS
+from layerprune.report.scales import scale_of
 from layerprune.similarity.profile import Profile
 
 Datum = dict[str, Any]
@@ -111,4 +113,29 @@ def _heat(
         width=SIDE,
         height=SIDE,
         title=alt.TitleParams(text=title, fontSize=13, fontWeight="normal", offset=6),
+    )
+
+
+def distances_figure(model: str, name: str, profile: Profile, several_metrics: bool) -> Figure:
+    """The heat-map of one matrix; `name` tells it from others of the same model."""
+    data = distance_data(profile)
+    metric = str(profile.depends_on["metric"])
+    scale = scale_of(metric)
+    tokens = {"last": " at the last token", "all": " at all tokens but the first"}
+    where = tokens.get(str(profile.depends_on.get("metric_tokens")), "")
+    marks = [datum for datum in data if datum["nearest"]]
+    said = f"mean of {profile.num_sequences} sequences; red: the nearest block of each size, l*(n)"
+    title = f"Distance across every block of {name}{f', {metric}' if several_metrics else ''}"
+    spoken = "; ".join(
+        f"n={mark['size']}: l*={mark['first_layer']}, {mark['distance']:.4f}" for mark in marks
+    )
+    return make_figure(
+        f"distances-{profile.key}",
+        title,
+        f"{scale.caption}{where}, {said}.",
+        f"{title}. Nearest block of each size n, with its first layer l* and distance: {spoken}.",
+        distance_chart(data, scale.legend, title, [said]),
+        data,
+        panel=SIDE + 56,
+        facts={"model": model, "metric": metric},
     )

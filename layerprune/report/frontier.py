@@ -6,9 +6,11 @@ import altair as alt
 
 from layerprune.report import style
 from layerprune.report.cost import WIDTH
-from layerprune.report.fit import HEALED, UNHEALED
-from layerprune.report.lines import Chart, faceted
+from layerprune.report.figure import Figure, limited, make_figure, slug
+from layerprune.report.fit import HEALED, UNHEALED, Fit
+from layerprune.report.lines import GAP, Chart, faceted
 from layerprune.report.series import Datum
+from layerprune.report.statistics import LEVEL
 
 
 def frontier_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
@@ -68,3 +70,29 @@ _TOOLTIP: list[Any] = [
     alt.Tooltip("low:Q", title="at least", format=".1%"),
     alt.Tooltip("high:Q", title="at most", format=".1%"),
 ]
+
+
+def frontier_figure(fit: Fit, several: bool) -> Figure:
+    """What each measured size keeps, and the one that was chosen."""
+    data = fit.frontier
+    title = f"What smaller models keep{f', {fit.study}' if several else ''}"
+    keep = next(datum["kept"] for datum in data if datum["kind"] == "keep")
+    said = (
+        f"bars: {LEVEL:.0%} intervals by paired questions; dashed: the budget, fit.keep={keep:g}; "
+        "ringed: the model chosen"
+    )
+    spoken = [
+        f"{datum['panel']} {datum['value']:.4g}, {datum['layers_dropped']} layers dropped, "
+        f"{datum['what']}{', chosen' if datum['chosen'] else ''}: keeps {datum['kept']:.1%}"
+        for datum in data
+        if datum["kind"] == "point"
+    ]
+    return make_figure(
+        f"frontier-{slug(fit.study)}" if several else "frontier",
+        title,
+        f"The share of the dense model's margin over chance that stays; {said}.",
+        f"{title}; {said}. {limited(spoken)}.",
+        frontier_chart(data, title, [said]),
+        data,
+        panel=WIDTH + GAP,
+    )

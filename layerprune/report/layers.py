@@ -10,7 +10,11 @@ import altair as alt
 from layerprune.report import style
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.lines import Look
+from layerprune.report.figure import Figure, few, limited, make_figure
+from layerprune.report.lines import Look, look_of
+
+MOST_PLANS = 200
+"""Rows of the picture of the layers that each plan drops."""
 
 Datum = dict[str, Any]
 
@@ -168,3 +172,29 @@ def _runs(entry: Entry) -> list[tuple[bool, list[int]]]:
         (dropped, list(run))
         for dropped, run in groupby(range(entry.num_layers), key=set(entry.dropped).__contains__)
     ]
+
+
+def layers_figure(curves: Sequence[Curve]) -> Figure:
+    """Which layers each plan drops, a row a plan."""
+    title = "Which layers each plan drops"
+    planned = distinct(curves)
+    drawn = few(planned, MOST_PLANS)
+    data = dropped_data(drawn)
+    plans = dict.fromkeys(
+        f"{curve.label}, {entry.num_dropped}: {ranges(entry.dropped)}"
+        for curve in drawn
+        for entry in curve.entries
+        if entry.dropped
+    )
+    some = f"{len(drawn)} of {len(planned)} curves; " if len(drawn) < len(planned) else ""
+    said = f"{some}n layers dropped, coloured; grey: kept"
+    return make_figure(
+        "layers",
+        title,
+        f"Each row is a plan that drops n layers: coloured ones go, grey ones stay; {some}"
+        "layers count from 0.",
+        f"{title}. {limited(list(plans))}.",
+        dropped_spec(data, look_of(curves), title, [said], 2),
+        data,
+        panel=WIDTH + 54,
+    )

@@ -6,7 +6,9 @@ import altair as alt
 
 from layerprune.plan.block import block
 from layerprune.report import style
+from layerprune.report.figure import Figure, limited, make_figure, slug
 from layerprune.report.lines import NUMBERS, Chart, told_apart
+from layerprune.report.scales import scale_of
 from layerprune.report.series import Datum
 from layerprune.similarity.profile import Profile
 
@@ -83,3 +85,27 @@ _TOOLTIP = [
     alt.Tooltip("last_layer:Q", title="its last layer"),
     alt.Tooltip("distance:Q", title="distance d(l*, n)", format=".4f"),
 ]
+
+
+def nearest_figure(
+    metric: str, profiles: Sequence[tuple[str, Profile]], names: Sequence[str], several: bool
+) -> Figure:
+    """The distance across the nearest block of each size, by one metric."""
+    data = nearest_data(profiles, names)
+    scale = scale_of(metric)
+    title = f"Distance across the nearest block of each size{f', {metric}' if several else ''}"
+    labelled = len(profiles) == 1
+    said = "the least of all blocks of n layers" + ("; numbers: l*(n), where it begins" * labelled)
+    spoken = [
+        f"{datum['line']}, n={datum['size']}: {datum['distance']:.4f} at l*={datum['first_layer']}"
+        for datum in data
+    ]
+    return make_figure(
+        f"nearest-{slug(metric)}" if several else "nearest",
+        title,
+        f"{scale.caption}: {said}.",
+        f"{title}: {said}. {limited(spoken)}.",
+        nearest_chart(data, scale.legend, title, [said]),
+        data,
+        facts={"metric": metric},
+    )

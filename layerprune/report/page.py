@@ -9,13 +9,14 @@ from typing import Any
 from layerprune.report import style
 from layerprune.report.controls import controls, facts_of
 from layerprune.report.curves import Curve
-from layerprune.report.figures import HEALING, SPEED
 from layerprune.report.lines import MOST_ERRORS
 from layerprune.report.packed import packed
 from layerprune.report.pictures import Picture
+from layerprune.report.speed import SPEED
 from layerprune.report.summary import GLANCE, MOST, Finding, sentences
 from layerprune.report.table import Grid, notes_once
 from layerprune.report.texts import TextTable
+from layerprune.report.training import HEALING
 
 HERE = Path(__file__).parent
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loky.process_executor import ProcessPoolExecutor
 
-from layerprune.report.figures import VEGA_LITE, Figure
+from layerprune.report.figure import VEGA_LITE, Figure
 from layerprune.report.render import Rendered, javascript_bundle, prepare, render
 
 WORKERS = 2

@@ -8,7 +8,8 @@ import altair as alt
 from layerprune.report.cost import WIDTH
 from layerprune.report.curves import JOINT, Curve
 from layerprune.report.entry import Entry
-from layerprune.report.lines import Chart, faceted, fractions_axis, told_apart
+from layerprune.report.figure import Figure, limited, make_figure
+from layerprune.report.lines import GAP, Chart, faceted, fractions_axis, told_apart
 from layerprune.report.series import Datum
 
 PARAMETERS = "parameters (millions)"
@@ -101,3 +102,26 @@ _TOOLTIP = [
     alt.Tooltip("bytes:Q", title="bytes of weights", format=","),
     alt.Tooltip("held:N", title="held as"),
 ]
+
+
+def size_figure(data: list[Datum]) -> Figure:
+    """Parameters and weights of what stays, in two panels."""
+    title = "Size of what stays"
+    said = (
+        "counted, not measured: parameters without the dropped layers, and the bytes that they "
+        "take as they are held"
+    )
+    spoken = [
+        f"{datum['panel']}, {datum['line']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.4g}"
+        for datum in data
+    ]
+    return make_figure(
+        "size",
+        title,
+        f"Parameters and weights against the fraction of layers dropped; {said}.",
+        f"{title}; {said}. {limited(spoken)}.",
+        size_chart(data, f"{title} as layers are dropped", [said]),
+        data,
+        panel=WIDTH + GAP,
+    )

@@ -10,9 +10,22 @@ from layerprune.report import style
 from layerprune.report.cost import WIDTH
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry
-from layerprune.report.lines import Chart, Look, faceted, fractions_axis, hue_of, shape_of
+from layerprune.report.figure import Figure, limited, make_figure
+from layerprune.report.lines import (
+    GAP,
+    Chart,
+    Look,
+    faceted,
+    fractions_axis,
+    hue_of,
+    look_of,
+    shape_of,
+)
 from layerprune.report.series import Datum
 from layerprune.report.sped import ideal_ratio, timed
+
+SPEED = "speed"
+"""The figure's name, and that of its section in the page."""
 
 READING = "reading: times as fast as the dense model"
 WRITING = "writing: times as fast as the dense model"
@@ -108,3 +121,25 @@ _TOOLTIP: list[Any] = [
     alt.Tooltip("low:Q", title="least", format=".3f"),
     alt.Tooltip("high:Q", title="greatest", format=".3f"),
 ]
+
+
+def speed_figure(curves: Sequence[Curve], data: list[Datum]) -> Figure:
+    """Measured speeds and memory, beside what fewer operations alone would give."""
+    title = "Speed and memory"
+    conditions = "; ".join(dict.fromkeys(timing.conditions for _, _, timing in timed(curves)))
+    lines = "lines: measured, and what fewer operations or fewer layers alone would give"
+    spoken = [
+        f"{datum['panel']}, {datum['curve']}, {datum['layers_dropped']} layers dropped: "
+        f"{datum['value']:.3g} {datum['what']}"
+        for datum in data
+    ]
+    return make_figure(
+        SPEED,
+        title,
+        f"Measured against the fraction of layers dropped: {conditions}. Bars: the least and the "
+        f"greatest of the rounds. {lines.capitalize()}: the head and the embeddings do not shrink.",
+        f"{title}: {conditions}. {limited(spoken)}.",
+        speed_chart(data, look_of(curves), f"{title} as layers are dropped", [conditions, lines]),
+        data,
+        panel=WIDTH + GAP,
+    )

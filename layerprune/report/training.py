@@ -8,8 +8,25 @@ import altair as alt
 from layerprune.report import style
 from layerprune.report.curves import Curve
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.lines import NUMBERS, Chart, Look, faceted, hue_of, rule_of, shape_of
+from layerprune.report.figure import MOST_NUMBERS, Figure, few, limited, make_figure
+from layerprune.report.lines import (
+    GAP,
+    NUMBERS,
+    Chart,
+    Look,
+    faceted,
+    hue_of,
+    look_of,
+    rule_of,
+    shape_of,
+)
 from layerprune.report.series import Datum, dense_lines
+
+HEALING = "healing"
+"""The figure's name, and that of its section in the page."""
+
+MOST_LINES = 120
+"""Points whose healing is drawn."""
 
 _T = TypeVar("_T")
 
@@ -154,3 +171,46 @@ _TOOLTIP = [
     alt.Tooltip("step:Q", title="optimiser step"),
     alt.Tooltip("value:Q", title="held-out loss", format=".4f"),
 ]
+
+
+def training_figure(curves: Sequence[Curve]) -> Figure:
+    """Losses during healing, in panels by model and fraction."""
+    look = look_of(curves)
+    healed = [curve for curve in curves if trained([curve])]
+    drawn = few(healed, MOST_LINES)
+    data = training_data(drawn)
+    recipes = ", ".join(dict.fromkeys(entry.heal for _, entry in trained(curves)))
+    over = max(datum["over"] for datum in data if datum["kind"] == "training")
+    means = f" (means over up to {over} steps)" if over > 1 else ""
+    said = f"points: held-out loss, step 0 before training; light lines: what is trained on{means}"
+    if len(drawn) < len(healed):
+        said = f"{len(drawn)} of {len(healed)} healed curves; {said}"
+    dashes = look.dashes(data)
+    panels = len({datum["panel"] for datum in data})
+    lines = [dashes] if dashes and (panels > 1 or look.several_models) else []
+    return make_figure(
+        HEALING,
+        "Healing",
+        f"Loss in nats per token against optimiser steps of {recipes}; {said}"
+        f"{'; ' if dashes else ''}{dashes}.",
+        f"Losses in nats per token during healing by {recipes}. {limited(_spoken(curves))}.",
+        training_chart(data, look, f"Loss during healing: {recipes}", [said, *lines], 3),
+        data,
+        panel=PANEL + GAP if panels > 1 else 0,
+    )
+
+
+def _spoken(curves: Sequence[Curve]) -> list[str]:
+    """Of each point: its held-out losses, as many as there is room for, and its training losses."""
+    points = trained(curves)
+    said = []
+    for curve, entry in points:
+        assert entry.healing is not None
+        measured = thinned(entry.healing.measured, max(2, MOST_NUMBERS // len(points)))
+        first, last = entry.healing.trained[0], entry.healing.trained[-1]
+        losses = ", ".join(f"{value:.3f} at step {step}" for step, value in measured)
+        said.append(
+            f"{curve.label}, {entry.num_dropped} layers dropped: held-out {losses}; "
+            f"training {first.loss:.3f} at step {first.step}, {last.loss:.3f} at step {last.step}"
+        )
+    return said

@@ -11,7 +11,7 @@ from families import TINY
 from tiny import byte_tokenizer, tiny
 
 import layerprune
-from layerprune import pipeline
+from layerprune import pipeline, whole
 from layerprune.config.compose import compose
 from layerprune.config.schema import Dtype, ModelConfig, Quantization
 from layerprune.evaluate.scorer import Scorer
@@ -152,7 +152,7 @@ def test_a_run_whose_model_does_not_fit_into_memory(family, tiny_tasks, tmp_path
 
     seen = []
     monkeypatch.setattr(load, "Spread", Little)
-    monkeypatch.setattr(pipeline, "load", lambda *given: seen.append(load.load(*given)) or seen[-1])
+    monkeypatch.setattr(whole, "load", lambda *given: seen.append(load.load(*given)) or seen[-1])
     spread, plain = run("spread", "runtime.device_map=auto"), run("plain")
     assert any(part.is_meta for part in seen[0].model.parameters())
     for one, other in zip(spread, plain, strict=True):
@@ -185,7 +185,7 @@ def test_a_model_of_which_one_layer_is_in_memory(family, tokens, tiny_tasks, tmp
             of_weights(layer, number, reads)
         return models[-1]
 
-    monkeypatch.setattr(pipeline, "load", seen)
+    monkeypatch.setattr(whole, "load", seen)
     streamed = run("streamed", "runtime.stream=true")
     (loaded,) = models
     layers = decoder_stack(loaded.model).layers
