@@ -9,15 +9,17 @@ fitted = layerprune.fit("model=custom", "model.path=FOLDER", "heal=lora", "expor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerprune.errors import UserError
     from layerprune.fitting.run import fit
     from layerprune.model.stack import UnsupportedArchitecture
     from layerprune.model.surgery import drop_layers
     from layerprune.similarity.states import profile
 
-__all__ = ["UnsupportedArchitecture", "drop_layers", "fit", "profile"]
+__all__ = ["UnsupportedArchitecture", "UserError", "drop_layers", "fit", "profile"]
 
 _HOMES = {
     "UnsupportedArchitecture": "layerprune.model.stack",
+    "UserError": "layerprune.errors",
     "drop_layers": "layerprune.model.surgery",
     "fit": "layerprune.fitting.run",
     "profile": "layerprune.similarity.states",
