@@ -68,11 +68,11 @@ def _rows(prefix: str, kind: type, value: object) -> Iterator[tuple[str, str, st
         if dataclasses.is_dataclass(hint):
             if prefix:
                 within = getattr(value, field.name)
-                yield f"`{key}`", "", "" if within else "`null`", said[field.name]
+                yield f"`{key}`", "", "" if within else "`null`", said.get(field.name, "")
                 yield from _rows(key, hint, within)
             continue
         default = "" if value is None else f"`{_shown(getattr(value, field.name))}`"
-        yield f"`{key}`", _type(hint), default, said[field.name]
+        yield f"`{key}`", _type(hint), default, said.get(field.name, "")
 
 
 def _recipes() -> list[str]:

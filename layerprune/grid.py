@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -52,22 +53,14 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs, and take what each of them returns."""
-        if isinstance(self.launcher, BasicLauncher):
-            self.launcher = _OneByOne(self.launcher)  # type: ignore[assignment] # as one
-        try:
-            batches = super().sweep(arguments)
-        except (UserError, HydraException, OmegaConfBaseException):
-            raise  # before anything was launched
-        except Exception as error:  # each launcher has its own; points without a record are told of
-            assert self.config is not None
-            details = Path(self.config.hydra.sweep.dir) / "launcher.log"
-            write_text(details, redacted(traceback.format_exc()))
-            reason = str(error).strip().split("\n")[0].partition(". ")[0].rstrip(".")
-            say(f"The launcher failed: {reason}. {details} says more.")
-            return []
-        for job in (job for batch in batches for job in batch):
-            Grid.hear(job.return_value)
-        return batches
+        assert self.config is not None
+        assert self.launcher is not None
+        launcher: Any = self.launcher
+        if isinstance(launcher, BasicLauncher):
+            launcher = _OneByOne(launcher)
+        details = Path(self.config.hydra.sweep.dir) / "launcher.log"
+        self.launcher = _Heard(launcher, details)  # type: ignore[assignment] # as one
+        return super().sweep(arguments)
 
     def _composed(self, grid: list[list[str]]) -> Iterator[DictConfig]:
         """The configuration of each job, without Hydra's own.
@@ -96,6 +89,38 @@ class Grid(BasicSweeper):
             for parsed in values.values():
                 OmegaConf.update(job, parsed.key_or_group, parsed.value(), merge=True)
             yield job
+
+
+class _Heard:
+    """A launcher whose jobs are heard of, and whose failure is said in a line.
+
+    What it did not come to is told of by the points that have no record.
+    """
+
+    def __init__(self, launcher: Any, details: Path) -> None:
+        self._launcher = launcher
+        self._details = details
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """What each job returned; nothing of any where the launcher failed."""
+        self._details.unlink(missing_ok=True)
+        try:
+            ended: Sequence[JobReturn] = self._launcher.launch(job_overrides, initial_job_idx)
+            for job in ended:
+                Grid.hear(job.return_value)
+        except (UserError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # each launcher has errors of its own
+            reason = " ".join(str(error).split())[:200].rstrip(".: ")
+            where = ""
+            with suppress(OSError):  # where a disk is full, jobs fail too
+                write_text(self._details, redacted(traceback.format_exc()))
+                where = f" {self._details} says more."
+            say(f"The launcher failed: {type(error).__name__}: {reason}.{where}")
+            return []
+        return ended
 
 
 class _OneByOne:

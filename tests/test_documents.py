@@ -1,4 +1,4 @@
-"""Every command in the documents: run here, as far as it goes without GPUs and a hub."""
+"""Commands in the documents: run here, as far as it goes without GPUs and a hub."""
 
 import re
 import shlex
@@ -18,8 +18,7 @@ PAGES = (ROOT / "README.md", ROOT / "experiments" / "README.md", *(ROOT / "docs"
 
 ELSEWHERE = {
     "lm_eval": "test_export_embedded.py",
-    "import pipeline": "test_export_embedded.py",
-    "git apply": "test_extending.py",
+    "from transformers import pipeline": "test_export_embedded.py",
 }
 """What other tests run, by a part of the command."""
 
@@ -86,7 +85,7 @@ def test_a_run_can_be_planned(name, place, monkeypatch, capsys):
 def test_a_report_is_drawn(place, monkeypatch):
     monkeypatch.chdir(place)
     drawn = [name for name in COMMANDS if "-m layerprune.report" in name and "STUDY" not in name]
-    assert len(drawn) == 4
+    assert len(drawn) >= 4
     for name in drawn:
         arguments = shlex.split(COMMANDS[name])
         assert report(arguments[arguments.index("layerprune.report") + 1 :]) == 0
@@ -118,7 +117,16 @@ def test_no_command_is_forgotten():
         form = re.search(r"\b(NAME|STUDY|FOLDER)(\b|_)", command)
         assert run or other or form, name
     for part, file in ELSEWHERE.items():
-        assert part.split()[-1] in (ROOT / "tests" / file).read_text(), part
+        assert part in (ROOT / "tests" / file).read_text(), part
+
+
+def test_what_stands_in_a_line_is_there():
+    for page in PAGES:
+        text = page.read_text()
+        for name in re.findall(r"`[^`\n]*experiment=([a-z0-9_]+)[^`\n]*`", text):
+            assert (ROOT / "conf" / "experiment" / f"{name}.yaml").is_file(), f"{page.name}: {name}"
+        for script in re.findall(r"`[^`\n]*(experiments/\w+\.py)[^`\n]*`", text):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
 
 
 def test_links_lead_somewhere():

@@ -9,13 +9,14 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.config.compose import conf_dir
-from layerprune.grid import PLUGIN, BasicLauncher, _OneByOne
+from layerprune.grid import PLUGIN, BasicLauncher, Grid, _Heard, _OneByOne
 
 
 @pytest.fixture
@@ -120,3 +121,41 @@ def test_jobs_that_ended_keep_nothing_of_their_configuration(tmp_path):
     assert ended[2].return_value == 2
     # What failed is still looked at, with all that its traceback holds.
     assert [each() is None for each in kept] == [True, False, True]
+
+
+class Failing:
+    """A launcher that dies, as submitit does of a job that was killed, or without a word."""
+
+    def __init__(self, *words):
+        self._words = words
+
+    def launch(self, job_overrides, initial_job_idx):
+        raise RuntimeError(*self._words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("Job (task=0) failed with trace:\n----\n  it was killed",), "---- it was killed. "),
+        ((), "RuntimeError"),
+    ],
+)
+def test_a_launcher_that_fails_is_told_of_and_ends_no_sweep(tmp_path, capsys, words, said):
+    details = tmp_path / "study" / "launcher.log"
+    assert _Heard(Failing(*words), details).launch([["seed=1"]], 0) == []
+    line = capsys.readouterr().err.replace("\n", " ")
+    assert said in line
+    assert "RuntimeError" in details.read_text()
+
+
+def test_a_launcher_that_works_leaves_nothing_of_an_earlier_failure(tmp_path, monkeypatch):
+    class Works:
+        def launch(self, job_overrides, initial_job_idx):
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value=7)]
+
+    heard = []
+    monkeypatch.setattr(Grid, "hear", heard.append, raising=False)
+    (tmp_path / "launcher.log").write_text("of yesterday")
+    _Heard(Works(), tmp_path / "launcher.log").launch([["seed=1"]], 0)
+    assert heard == [7]
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,11 @@
 """Lab notes: what is written from studies, what stays, and that those which are here are true."""
 
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripts import script
 from studies import Maker, make_profile
 
 from layerprune.config.compose import compose_sweep
@@ -23,12 +23,7 @@ LARGEST = 150_000
 @pytest.fixture(scope="module")
 def notes():
     """The script that writes notes; experiments are no package."""
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        import notes
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-    return notes
+    return script("notes")
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The front of size and accuracy, against a look at every pair of points."""
 
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
+from scripts import script
 from studies import Maker
 
 from layerprune.record.store import Store
@@ -13,11 +12,7 @@ from layerprune.record.store import Store
 @pytest.fixture(scope="module")
 def pareto():
     """The script; experiments are no package."""
-    path = Path(__file__).parent.parent / "experiments" / "pareto.py"
-    spec = importlib.util.spec_from_file_location("pareto", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("pareto")
 
 
 def naive(points):

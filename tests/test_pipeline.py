@@ -190,13 +190,13 @@ def test_distances_are_measured_on_the_questions_if_that_is_asked(
 ):
     seen = []
     for name in ("measure", "extend"):
-        real = getattr(pipeline, name)
+        real = getattr(whole, name)
 
         def listen(model, metric, ids_NT, *more, real=real):
             seen.append(ids_NT)
             return real(model, metric, ids_NT, *more)
 
-        monkeypatch.setattr(pipeline, name, listen)
+        monkeypatch.setattr(whole, name, listen)
 
     def points(*overrides):
         return run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0,0.5]", "tracker=disabled",

@@ -1,15 +1,14 @@
 """How well the distance ranks blocks: against scipy, naive ranks, and records made up for it."""
 
-import importlib
 import itertools
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from scripts import script
 from studies import Maker, make_profile
 
 from layerprune.record.store import Store
@@ -19,15 +18,6 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 LARGEST = 150_000
 """Bytes of a picture."""
 LAYERS = 12
-
-
-def script(name):
-    """A script by its name; experiments are no package."""
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
 
 
 def cells(table):

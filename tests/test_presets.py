@@ -1,11 +1,10 @@
 """Presets: the plan of each can be seen here, without the hub; those of the paper's size, too."""
 
-import importlib.util
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from scripts import script
 
 from layerprune import app
 from layerprune.config.compose import conf_dir
@@ -52,11 +51,7 @@ def test_no_preset_is_forgotten():
 @pytest.fixture
 def tables():
     """The script that writes pages from presets; experiments are no package."""
-    path = Path(__file__).parent.parent / "experiments" / "tables.py"
-    spec = importlib.util.spec_from_file_location("tables", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("tables")
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_predictor import LARGEST, cells, script
+from scripts import script
+from test_predictor import LARGEST, cells
 from tiny import byte_tokenizer, tiny
 
 from layerprune.model.load import Loaded

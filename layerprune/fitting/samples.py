@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerprune.config.schema import Config
 from layerprune.fitting.fitted import Sample
-from layerprune.model.load import torch_device
+from layerprune.model.load import forgetful, torch_device
 from layerprune.model.source import Source
 
 NEW_TOKENS = 40
@@ -27,7 +27,7 @@ def write_samples(
 
 
 def _written(prompts: Sequence[str], folder: Path, own_code: bool, config: Config) -> list[str]:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=own_code)
+    tokenizer = forgetful(AutoTokenizer.from_pretrained(folder, trust_remote_code=own_code))
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.model.dtype.value), trust_remote_code=own_code
     )

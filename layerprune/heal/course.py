@@ -61,6 +61,8 @@ class Course:
     """Their keys are the names of the objective's arguments."""
     adapted: PeftModel | None = None
     """The model as peft sees it, where low-rank updates are what is trained."""
+    whole: bool = False
+    """Every weight is trained: they are kept where an export is asked for, and nowhere else."""
 
 
 def known(value: Any) -> Any:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
@@ -84,27 +83,20 @@ def heal(
     spread = DeviceMap.auto if shared and torch.cuda.device_count() > 1 else None
     loaded = load(source, config.model.dtype, runtime.device, held, spread, stream=runtime.stream)
     model = loaded.model
-    adapted = None
+    adapted, whole = None, False
     if recipe.recipe == "linear":
         ids_ST = _sequences(text, loaded, config, source.fingerprint)
         training = _linear(model, plan, ids_ST, lambda: heldout(model))
     else:
         # Where weights were shared out, it finds the last checkpoint of that.
         course, training = work.train(loaded, alone=shared)
-        adapted = course.adapted
+        adapted, whole = course.adapted, course.whole
     if processes.first():
-        _keep(model, adapted, plan, folder, exported=config.export.format != "none")
+        if adapted is not None:
+            keep_adapter(adapted, plan, folder)
+        elif not whole or config.export.format != "none":
+            keep_weights(model, plan, folder)
     return Healed(loaded, _record(recipe.recipe, training))
-
-
-def _keep(
-    model: PreTrainedModel, adapted: PeftModel | None, plan: Plan, folder: Path, exported: bool
-) -> None:
-    """Keep what was changed; all of a model's weights only where they are asked for."""
-    if adapted is not None:
-        keep_adapter(adapted, plan, folder)
-    elif exported or not all(part.requires_grad for part in model.parameters()):
-        keep_weights(model, plan, folder)
 
 
 @dataclass(frozen=True)

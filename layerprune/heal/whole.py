@@ -10,7 +10,7 @@ def full(subject: Subject) -> Course:
     """Every weight of the cut model, trained to predict the next token."""
     model = drop_layers(subject.model, subject.plan.dropped)
     model.requires_grad_(True)
-    return Course(NextToken(model), Examples(subject.ids_ST))
+    return Course(NextToken(model), Examples(subject.ids_ST), whole=True)
 
 
 def tail(subject: Subject) -> Course:

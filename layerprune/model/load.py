@@ -115,14 +115,20 @@ def _without_weights(source: Source, dtype: Dtype | None) -> tuple[Any, dict[str
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer in `source`. Raises `UserError` where there is none.
-
-    It keeps no words: tokenizers 0.23 never frees those that a BPE model kept, up to 10,000 in
-    each thread (`BPE_LOCAL_CACHE` of its `models/bpe/model.rs`), so a sweep over models would
-    grow. Without them text of 12 MB took 8 s to read, not 6.
-    """
+    """The tokenizer in `source`. Raises `UserError` where there is none."""
     with _translated(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+        return forgetful(
+            AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+        )
+
+
+def forgetful(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, which keeps no words that it has met, where it would do so for ever.
+
+    tokenizers 0.23 never frees those that a BPE model kept, up to 10,000 in each thread
+    (`BPE_LOCAL_CACHE` of its `models/bpe/model.rs`), so a sweep over models would grow. Without
+    them text of 12 MB took 8 s to become tokens, not 6.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer) and isinstance(backend.model, BPE):
         backend.model._resize_cache(0)

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,8 @@ import altair as alt
 from layerprune.record.point import content_hash
 from layerprune.report import style
 from layerprune.report.curves import Curve
-from layerprune.report.lines import MOST_ERRORS
 from layerprune.report.render import svg_of
-from layerprune.report.series import Datum, errors_of, num_curves
+from layerprune.report.series import Datum
 
 VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 """The version that altair writes, as vl-convert names it: `6.4`."""
@@ -99,44 +98,11 @@ def few(curves: Sequence[Curve], num_points: int) -> list[Curve]:
     return [curves[at] for at in sorted(chosen)]
 
 
-def errors_said(data: Sequence[Datum]) -> str:
-    """What the bars of a figure are, and where they are left out."""
-    said = errors_of(data)
-    if said and num_curves(data) > MOST_ERRORS:
-        return f"{said}, drawn for up to {MOST_ERRORS} curves at once"
-    return said
-
-
-def joined(*said: str) -> str:
-    """What there is to say, as one sentence."""
-    return "; ".join(each for each in said if each)
-
-
-def spoken_of(start: str, data: Sequence[Datum], form: Callable[[float], str]) -> str:
-    """The numbers of a figure with lines, as one text."""
-    said = []
-    for datum in data:
-        panel = f"{datum['panel']}, " if datum.get("panel") else ""
-        if datum["kind"] == "point":
-            said.append(
-                f"{panel}{datum['curve']}, {datum['layers_dropped']} layers dropped: "
-                f"{form(datum['value'])}"
-            )
-        elif datum["label"]:
-            said.append(f"{panel}{datum['label']}")
-    return f"{start} {limited(said)}."
-
-
 def limited(said: Sequence[str]) -> str:
     """Numbers as one text, so many that it can be listened to."""
     more = len(said) - MOST_NUMBERS
     tail = f"; and {more} more in curves.csv" if more > 0 else ""
     return "; ".join(said[:MOST_NUMBERS]) + tail
-
-
-def percent(value: float) -> str:
-    """A share as it is read."""
-    return f"{value:.1%}"
 
 
 def slug(name: str) -> str:

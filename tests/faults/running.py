@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -111,7 +112,7 @@ class Place:
         command = [sys.executable, str(HOME.parent / "main.py"), *self.arguments(*overrides)[1:]]
         with said.open("w") as out:
             process = subprocess.Popen(
-                command, cwd=self.folder, stdout=out, stderr=out,
+                command, cwd=self.folder, stdout=out, stderr=out, start_new_session=True,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
             )  # fmt: skip
         return process, said
@@ -121,12 +122,17 @@ class Place:
         """Wait for a run that was spawned."""
         try:
             status = process.wait(PATIENCE_S)
-        finally:
-            process.kill()
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"it hangs:\n{said.read_text()[-3000:]}") from None
         return Ended(status, said.read_text(errors="replace"))
 
     def _said(self) -> Path:
         return self.folder / f"said-{len(list(self.folder.glob('said-*')))}.txt"
+
+    def seconds(self) -> float:
+        """What the last run that ended well took of the processor."""
+        return float((self.folder / "seconds").read_text())
 
     def results(self) -> dict[str, object]:
         """What points came to, without what depends on the time and the place."""
@@ -177,7 +183,9 @@ def _program(
         app._show = lambda: None
     if disturb is not None:
         disturb()
+    begun = time.process_time()
     app.main()
+    (cwd / "seconds").write_text(str(time.process_time() - begun))
 
 
 def _whole(path: Path) -> bool:

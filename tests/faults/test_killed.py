@@ -103,17 +103,20 @@ def test_interrupted_while_it_writes(stage, twice, place, undisturbed, changed, 
 
 
 @pytest.mark.parametrize("asked", [PLAIN, LORA, SEAM], ids=["un-healed", "lora", "seam"])
-def test_killed_at_any_moment(asked, place, undisturbed, seen):
-    expected = undisturbed(*asked)
-    chance = random.Random(len(asked))
+def test_killed_at_any_moment(asked, place, finished, seen):
+    expected = finished(*asked).results()
+    # By what a whole run takes of the processor: on any machine some end early, and some late.
+    seconds = finished(*asked).seconds()
+    chance = random.Random("any moment")
     before = {}
     stopped = 0
     for _ in range(8):
-        run = place.run(*asked, disturb=partial(stopped_after, chance.uniform(0.1, 1.5)))
+        moment = seconds * chance.uniform(0.02, 0.9)
+        run = place.run(*asked, disturb=partial(stopped_after, moment))
         assert run.status in (-signal.SIGPROF, 0), run.said
         stopped += run.status != 0
         before = hold(place, expected, before)
-    assert stopped
+    assert stopped >= 2
     done = place.run(*asked)
     assert done.status == 0, done.said
     assert hold(place, expected, before) == expected

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import time
@@ -51,9 +50,9 @@ def test_a_worker_of_a_parallel_launcher_dies(place, undisturbed, seen):
     while not place.results() and process.poll() is None:
         time.sleep(0.02)
     children = psutil.Process(process.pid).children()
-    workers = [each for each in children if "loky" in " ".join(each.cmdline())]
-    assert workers
-    random.Random(0).choice(workers).kill()
+    workers = [each for each in children if "popen_loky_posix" in " ".join(each.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
     first = place.wait(process, said)
     assert first.status == 1
     assert "The launcher failed" in first.said

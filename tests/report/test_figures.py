@@ -224,7 +224,7 @@ def test_errors_are_bands_where_curves_are_dense(maker):
 
 
 def test_of_many_subjects_and_curves_whole_curves_are_left_out_and_it_is_said(maker, monkeypatch):
-    monkeypatch.setattr("layerprune.report.figures.MOST_MARKS", 14)
+    monkeypatch.setattr("layerprune.report.outcomes.MOST_MARKS", 14)
     for strategy in ("block", "deepest"):
         for heal in ("none", "lora"):
             maker.curve(strategy, heal=heal, write=False)

@@ -80,6 +80,7 @@ def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypa
     assert max(threads[FIRST:]) <= max(threads[:FIRST])
     # Python and loky each keep one process that removes what a killed one left behind.
     left_over = set(process.children(recursive=True)) - children
+    assert len(left_over) <= 2
     assert all("resource_tracker" in " ".join(each.cmdline()) for each in left_over)
     opened = [file.path for file in process.open_files()]
     assert not [path for path in opened if path.startswith(str(tmp_path)) and ".log" not in path]

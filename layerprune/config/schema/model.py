@@ -54,7 +54,7 @@ class ShapeFacts:
     """Sizes of a model, as its `config.json` names them: a dry run needs none of its files then."""
 
     num_hidden_layers: int = MISSING
-    """Layers."""
+    """Number of layers."""
     hidden_size: int = MISSING
     """Width of a state."""
     intermediate_size: int = MISSING
