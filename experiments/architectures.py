@@ -139,7 +139,8 @@ PREFACE = """# Which models' layers can be dropped
 Written by `make architectures`; a test keeps it true. Of the {total} types of causal language model
 that transformers {version} knows, {supported} are supported ({encoders} of them encoders, or halves
 of encoder-decoder models, as decoders), {refused} are refused by name and {others} are no language
-models with one decoder. A model whose code comes with its files is refused, too.
+models with one decoder. A model whose code comes with its files is refused, too,
+unless `model.trust_remote_code=true` runs it: then each cut is tried on the model itself.
 
 A type is supported where a tiny random model of it, of eight layers, holds the equalities of
 [tests/equalities.py](../tests/equalities.py) for the cuts {cuts}, or where the cut is

@@ -24,8 +24,10 @@ HEAD = """# Every key
 
 Written by `make tables` from [layerprune/config/schema](../layerprune/config/schema); a test keeps
 it true. Give a key as `GROUP.KEY=VALUE`, and a file of `conf/GROUP` as `GROUP=NAME`; `--help`
-prints what both come to. The defaults are those of a command without arguments. A list is `[A,B]`,
-nothing is `null`, and a size of memory is `500MB` or `2GiB`.
+prints what both come to. The defaults are those of a command without arguments;
+other choices of a group set other values, which `--help` shows with them. A list is `[A,B]`,
+nothing is `null`, and a size of memory is `500MB` or `2GiB`. `launcher=` and its keys are in
+[sweeps.md](sweeps.md), `experiment=` in [experiments](../experiments/README.md).
 """
 
 

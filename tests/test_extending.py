@@ -55,10 +55,10 @@ def test_what_they_add_passes_their_tests(extended):
         extended, "-m", "pytest", "-p", "no:cacheprovider", "-rA",
         "tests/similarity", "tests/plan/test_shallowest.py", "tests/plan/test_strategies.py",
         "tests/heal/test_norms.py", "tests/heal/test_recipes.py", "tests/config/test_models.py",
-        "-k", "signs or shallowest or norms or danube3_500m",
+        "-k", "signs or shallowest or norms or danube3_500m or every_preset",
     )  # fmt: skip
     passed = "\n".join(line for line in said.splitlines() if line.startswith("PASSED"))
-    for name in ("signs", "shallowest", "norms"):
+    for name in ("signs", "shallowest", "norms", "danube3_500m"):
         assert name in passed, said
 
 
@@ -69,7 +69,7 @@ def test_a_run_can_be_made_of_all_of_them(extended, tiny_folder):
         "prune=shallowest", "prune.fraction=0.25", "heal=norms", "heal.steps=2",
         "heal.batch_size=2", "heal.micro_batch_size=2", "heal.sequence_length=32",
         "data.sequence_length=32", "data.calibration_sequences=2", "data.heldout_sequences=2",
-        "eval.include_path=mine", "eval.tasks=[quiz]", "tracker=disabled",
+        "eval.include_path=metals", "eval.tasks=[metals]", "tracker=disabled",
         "runtime.threads=1",
     )  # fmt: skip
     (path,) = extended.glob("outputs/default/points/*/record.json")

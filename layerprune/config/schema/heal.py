@@ -36,7 +36,7 @@ STOP_WHEN = ("plateau",)
 
 @dataclass(kw_only=True, slots=True)
 class HealConfig:
-    """How the seam is repaired after the cut. Each recipe has keys of its own (`HEAL_KEYS`)."""
+    """How the seam is repaired after the cut. Each recipe has keys of its own, and no others."""
 
     recipe: str = MISSING
     """One of the recipes; `heal=NAME` sets it."""
