@@ -20,10 +20,17 @@ IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 APART := --ignore tests/faults --ignore tests/soak
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
+# A test or more of each room: those that take no second each.
+QUICK := tests/data tests/plan/test_plans.py tests/plan/test_reference.py tests/plan/test_strategies.py \
+	tests/record tests/similarity tests/heal/test_linear.py tests/evaluate/test_facts_tasks.py \
+	tests/report/test_rows.py tests/report/test_curves.py tests/report/test_compare.py \
+	tests/config/test_models.py tests/model/test_source.py tests/fitting/test_budget.py \
+	tests/fitting/test_margins.py tests/test_files.py tests/test_imports.py
+
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes clean
+.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -51,6 +58,10 @@ experiments: $(READY)  ## run every preset of the embedded model, about four hou
 		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
 	done
 
+check: $(READY)  ## what to run while writing: style, types and quick tests, in a minute
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(QUICK)
+
 test: $(READY)  ## run the tests but the slow ones, those of faults and the soak
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART)
 
@@ -64,6 +75,10 @@ mutants: $(READY)  ## change plans, distances, cuts and records in small ways, a
 	$(BIN)/pip install -qq 'mutmut>=3.8,<4'
 	$(OFFLINE) $(BIN)/python -m mutmut run $(MUTANTS)
 	$(BIN)/python tests/mutants.py
+
+coverage: $(READY)  ## say which lines the tests that are not slow leave out
+	$(BIN)/pip install -qq 'pytest-cov>=7,<8'
+	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART) --cov=layerprune --cov-report=term:skip-covered
 
 # Its tests share no model: they are dealt out one by one.
 test-faults: $(READY)  ## break runs in every way that is known, and compare what is seen with docs/faults.md

@@ -58,6 +58,9 @@ def place(tmp_path_factory):
     for study in ("demo", "A", "B", "STUDY"):
         Maker(folder / "outputs" / study).curve()
     shutil.copytree(ROOT / "experiments" / "own", folder / "mine")
+    shutil.copytree(ROOT / "experiments" / "own", folder / "metals")
+    task = (folder / "metals" / "quiz.yaml").read_text()
+    (folder / "metals" / "quiz.yaml").write_text(task.replace("task: quiz", "task: metals"))
     (folder / "mine" / "text.txt").write_text((ROOT / "README.md").read_text())
     return folder
 
@@ -102,7 +105,7 @@ def test_make_has_what_is_asked_of_it():
     asked = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", pages, re.MULTILINE))
     assert len(asked) > 8
     assert asked <= known
-    assert known - asked <= {"help", "setup", "clean", "pins", "lint", "audit"}
+    assert known - asked <= {"help", "setup", "clean", "pins", "lint", "audit", "coverage"}
 
 
 def test_extras_that_are_named_are_there():
