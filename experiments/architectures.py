@@ -31,8 +31,6 @@ from layerprune.model.settings import NOT_READ
 SECONDS = 120
 """Of the processor's time: what is found does not depend on what else a machine does."""
 
-PARTS = {"layers": "runs in one piece", "positions": "at all positions"}
-
 
 class Everything(frozenset[str]):
     """Of what is yet to be verified, nothing is refused by name."""

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else: text, tables, figures, scripts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -154,42 +154,37 @@ def _figure(picture: Picture, under: str) -> str:
 
 def _glance(found: Sequence[Finding]) -> str:
     """How far each curve holds, one line each."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in GLANCE)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in finding.cells) + "</tr>\n"
-        for finding in found
-    )
-    return f"""{_scroll(HELD, "held")}
-<table class="glance">
-<caption>{HELD}</caption>
-<thead>
-<tr>{head}</tr>
-</thead>
-<tbody>
-{rows}</tbody>
-</table>
-</div>"""
+    rows = [finding.cells for finding in found]
+    return _plain(HELD, "held", "glance", map(escape, GLANCE), rows)
 
 
 def _texts(table: TextTable, caption: str, under: bool = False) -> str:
     """A table with its caption and note; `under` a figure it stands closer."""
-    head = "".join(f'<th scope="col">{_broken(escape(name))}</th>' for name in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n"
-        for row in table.rows
+    columns = (_broken(escape(name)) for name in table.columns)
+    kind = f"texts names-{table.num_names}"
+    return f"""{_plain(caption, "under" if under else "", kind, columns, table.rows)}
+<p class="note">{escape(table.note)}</p>
+"""
+
+
+def _plain(
+    caption: str, place: str, kind: str, columns: Iterable[str], rows: Iterable[Sequence[str]]
+) -> str:
+    """A table of texts, whose column names are HTML."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n" for row in rows
     )
-    return f"""{_scroll(caption, "under" if under else "")}
-<table class="texts names-{table.num_names}">
+    return f"""{_scroll(caption, place)}
+<table class="{kind}">
 <caption>{caption}</caption>
 <thead>
 <tr>{head}</tr>
 </thead>
 <tbody>
-{rows}</tbody>
+{body}</tbody>
 </table>
-</div>
-<p class="note">{escape(table.note)}</p>
-"""
+</div>"""
 
 
 def _scroll(name: str, more: str = "") -> str:
