@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import json, random, sys
 from pathlib import Path
@@ -40,6 +42,7 @@ def grown(folder, cache, how):
     return (seen[-1] - seen[1]) / 2**20, ids
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_gone_leaves_no_words(tiny_folder, tmp_path):
     mine, ids = grown(tiny_folder, tmp_path, "forgetful")
     theirs, expected = grown(tiny_folder, tmp_path, "as it comes")
