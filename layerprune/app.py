@@ -240,7 +240,8 @@ def _announce(jobs: "Sequence[Job]") -> None:
         say(note)
     for share in shares(jobs):
         all_ = share.done + share.todo
-        say(f"{share.title}: {all_} points, {share.done} of them are there already.")
+        points = "point" if all_ == 1 else "points"
+        say(f"{share.title}: {all_} {points}, {share.done} of them are there already.")
 
 
 def _show_grid(jobs: "Sequence[Job]") -> None:

@@ -135,6 +135,12 @@ class Jobs:
             point_key(_identity(config, source, text, questions, target)): target
             for target in wanted
         }
+        heal = config.heal
+        if heal.steps is not None and (heal.warmup_steps or 0) >= heal.steps:
+            notes.append(
+                f"heal.warmup_steps={heal.warmup_steps} is no less than heal.steps={heal.steps}: "
+                "the peak of the learning rate is never reached."
+            )
         return Job(config, source, text, questions, by_key, notes)
 
     def _once(self, what: object, make: Any) -> Any:

@@ -14,6 +14,7 @@ from layerprune.config.schema import METRIC_KEYS, EvalConfig, TrackerConfig
 from layerprune.errors import PointFailed, UserError
 from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.scorer import Scorer
+from layerprune.job import Jobs
 from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers
@@ -335,3 +336,16 @@ def test_a_point_that_is_made_after_all_is_failed_no_more(
     (failed,) = (tmp_path / "outputs" / "tiny").glob("points/*/failed.json")
     run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
     assert [path.name for path in failed.parent.iterdir()] == ["record.json"]
+
+
+def test_a_warm_up_as_long_as_the_healing_is_told(tmp_path, tiny_folder):
+    def notes(*overrides):
+        config = compose(
+            "model=custom", f"model.path={tiny_folder}", f"runtime.outputs={tmp_path}",
+            "prune.fraction=0.25", "heal=lora", "heal.steps=4", *overrides,
+        )  # fmt: skip
+        return Jobs().prepare(config).notes
+
+    assert notes("heal.warmup_steps=3") == []
+    (note,) = notes("heal.warmup_steps=4")
+    assert "heal.warmup_steps=4" in note

@@ -144,6 +144,8 @@ def train(
             f"heal.micro_batch_size={micro}: give more text, or a smaller heal.sequence_length."
         )
     trained = [part for part in course.objective.parameters() if part.requires_grad]
+    if not trained:
+        raise UserError(f"heal={config.recipe} trains no weight of this model: choose another.")
     kinds = [part.dtype for part in trained]
     for part in trained:
         # An update that is a thousandth of a weight is lost in 16 bits.

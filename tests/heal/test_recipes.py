@@ -15,13 +15,15 @@ from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny
 
 from layerprune.config.compose import compose
-from layerprune.config.schema import Config, DataConfig
+from layerprune.config.schema import HEAL_KEYS, Config, DataConfig
 from layerprune.data.sequences import packed
 from layerprune.data.text import read
 from layerprune.errors import UserError
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.files import SUMS, read_sealed, write_sums
+from layerprune.heal.course import Course, Examples
 from layerprune.heal.loop import arguments
+from layerprune.heal.objectives import NextToken
 from layerprune.heal.projections import feed_forward_names
 from layerprune.heal.recipes import TRAINED, heal
 from layerprune.model.load import load
@@ -87,6 +89,20 @@ def test_training_lowers_the_loss_and_says_what_it_cost(folder_64, tmp_path, rec
     rates = [step["learning_rate"] for step in record["steps"][1:]]
     assert max(rates) == pytest.approx(1e-2)
     assert rates[-1] < rates[2]
+
+
+def test_every_recipe_has_its_keys_and_its_function():
+    assert {*TRAINED, "none", "linear"} == set(HEAL_KEYS)
+
+
+def test_a_recipe_that_trains_nothing_says_so(tiny_folder, tmp_path, monkeypatch):
+    def nothing(subject):
+        subject.model.requires_grad_(False)
+        return Course(NextToken(subject.model), Examples(subject.ids_ST))
+
+    monkeypatch.setitem(TRAINED, "full", nothing)
+    with pytest.raises(UserError, match="heal=full trains no weight"):
+        run(tiny_folder, tmp_path, "full")
 
 
 def test_the_asked_model_is_the_trained_one(tiny_folder, tmp_path):
