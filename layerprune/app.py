@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config import fence
-from layerprune.config.compose import conf_dir, explain, job_key, typed, unreadable
+from layerprune.config.compose import STUMBLES, conf_dir, explain, job_key, typed, unreadable
 from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.grid import Grid
 from layerprune.progress import console, say
@@ -95,7 +95,7 @@ def _main() -> None:
         if error.errno is None:
             raise
         _stop(f"{refusal(error)} Choose a place with runtime.outputs=FOLDER.")
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except STUMBLES as error:
         if not _in_hydra(error):
             raise
         _stop(unreadable(error))

@@ -35,6 +35,10 @@ def _register() -> None:
     OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 
+STUMBLES = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What Hydra and OmegaConf raise, beside errors of their own, of overrides they do not expect."""
+
+
 def compose(*overrides: str) -> Config:
     """The typed configuration that `python main.py OVERRIDES` would run, without running it."""
     GlobalHydra.instance().clear()
@@ -43,7 +47,7 @@ def compose(*overrides: str) -> Config:
             composed = hydra_compose("config", overrides=list(overrides))
         except (HydraException, OmegaConfBaseException):
             raise
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
+        except STUMBLES as error:
             raise UserError(unreadable(error)) from error
         return typed(composed)
 
@@ -114,6 +118,11 @@ def typed(composed: DictConfig) -> Config:
 
 def unreadable(error: Exception) -> str:
     """One line for an override that Hydra does not expect, and stumbles over."""
+    if "NoneType" in str(error):  # OmegaConf merges keys into what is there, and there is nothing
+        return (
+            "An override sets keys within one that is null, as model.shape is for most models: "
+            "only a YAML file, such as one of conf/model, can set these."
+        )
     return f"An override cannot be used: {' '.join(str(error).split())}"
 
 

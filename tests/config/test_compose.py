@@ -208,3 +208,9 @@ def test_a_launcher_without_its_plugin_says_what_brings_it():
     assert explain(error) == (
         "launcher=submitit_slurm is not installed: pip install 'layerprune[submitit]'."
     )
+
+
+@pytest.mark.parametrize("given", ["model.shape.num_hidden_layers=4", "model.shape={vocab_size:9}"])
+def test_keys_within_one_that_is_null_are_refused_in_a_line(given):
+    with pytest.raises(UserError, match=r"within one that is null, as model\.shape"):
+        compose("model=phi3_mini", given)
