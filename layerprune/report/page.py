@@ -1,7 +1,8 @@
 """The report as one HTML file that needs nothing else: text, tables, figures, scripts."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,31 +52,8 @@ def make_page(
     models = list(dict.fromkeys(curve.first.model for curve in curves))
     what = ", ".join(models) if len(models) <= MOST else f"{len(models)} models"
     title = f"Layers dropped: {what}"
-    under = {} if healed is None else {HEALING: _texts(healed, GIVEN, under=True)}
-    if sped is not None:
-        under[SPEED] = _texts(sped, FASTER, under=True)
-    choice = [
-        f'<section id="fit-{at}">\n<h2>{escape(table.title)}</h2>\n{_texts(table, table.title)}'
-        "</section>\n"
-        for at, table in enumerate(fitted)
-    ]
-    parts = [_figure(each, under.pop(each.figure.name, "")) for each in pictures]
-    parts = [*choice, *parts]
-    targets = [(f"fit-{at}", table.title) for at, table in enumerate(fitted)]
-    targets += [(each.figure.name, each.figure.title) for each in pictures]
-    # Healed without training: there is no figure to stand under.
-    if healed is not None and HEALING in under:
-        head = f'<section id="{HEALING}">\n<h2>{escape(healed.title)}</h2>'
-        parts.append(f"{head}\n{under[HEALING]}</section>\n")
-        targets.append((HEALING, healed.title))
-    if critical is not None:
-        head = f'<section id="critical">\n<h2>{escape(critical.title)}</h2>'
-        parts.append(f"{head}\n{_texts(critical, FALLEN)}</section>\n")
-        targets.append(("critical", critical.title))
-    targets += [
-        ("numbers", "All numbers"),
-        ("making", "How it was made"),
-    ]
+    sections = list(_sections(pictures, healed, sped, critical, fitted))
+    targets = [*((each.name, each.title) for each in sections), *AT_THE_END]
     links = [f'<a href="#{escape(name)}">{escape(said)}</a>' for name, said in targets]
     return f"""<!doctype html>
 <html lang="en">
@@ -95,7 +73,7 @@ def make_page(
 <p>{_unbroken(escape(" ".join(sentences(curves, found))))}</p>
 {_glance(found) if len(found) > MOST else ""}
 <nav aria-label="Figures and tables">{" ".join(links)}</nav>
-{controls(curves)}{"".join(parts)}
+{controls(curves)}{"".join(each.html for each in sections)}
 <section id="numbers">
 <h2>All numbers</h2>
 {"".join(_table(grid, note) for grid, note in notes_once(grids))}
@@ -120,6 +98,49 @@ def make_page(
 """
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that its first lines link to."""
+
+    name: str
+    title: str
+    html: str
+
+
+AT_THE_END = (("numbers", "All numbers"), ("making", "How it was made"))
+"""Names and titles of the sections that every page has."""
+
+
+def _sections(
+    pictures: Sequence[Picture],
+    healed: TextTable | None,
+    sped: TextTable | None,
+    critical: TextTable | None,
+    fitted: Sequence[TextTable],
+) -> Iterator[Section]:
+    """What was chosen, the figures with the tables that belong under them, tables without one."""
+    for at, table in enumerate(fitted):
+        yield _section(f"fit-{at}", table.title, _texts(table, table.title))
+    under = {}
+    if healed is not None:
+        under[HEALING] = _texts(healed, GIVEN, under=True)
+    if sped is not None:
+        under[SPEED] = _texts(sped, FASTER, under=True)
+    for each in pictures:
+        name = each.figure.name
+        yield _section(name, each.figure.title, _figure(each, under.pop(name, "")))
+    # Healed without training: there is no figure to stand under.
+    if healed is not None and HEALING in under:
+        yield _section(HEALING, healed.title, under[HEALING])
+    if critical is not None:
+        yield _section("critical", critical.title, _texts(critical, FALLEN))
+
+
+def _section(name: str, title: str, body: str) -> Section:
+    html = f'<section id="{escape(name)}">\n<h2>{escape(title)}</h2>\n{body}</section>\n'
+    return Section(name, title, html)
+
+
 def embedded_json(content: Any) -> str:
     """`content` as JSON that can stand inside a script element, whatever texts it holds."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -135,9 +156,7 @@ def _figure(picture: Picture, under: str) -> str:
     spec = {key: value for key, value in figure.spec.items() if key != "data"}
     facts = escape(json.dumps(figure.facts))
     files = f"figures/{name}.csv, .svg and .png"
-    return f"""<section id="{name}">
-<h2>{escape(figure.title)}</h2>
-<figure>
+    return f"""<figure>
 <div class="card" data-spec="spec-{name}" data-panel="{figure.panel}" data-facts="{facts}">
 <img src="{picture.still}" alt="{escape(figure.alt)}">
 <div class="chart"></div>
@@ -148,8 +167,7 @@ def _figure(picture: Picture, under: str) -> str:
 </figure>
 {_json(f"spec-{name}", spec)}
 {_json(f"spec-{name}-data", packed(figure.data))}
-{under}</section>
-"""
+{under}"""
 
 
 def _glance(found: Sequence[Finding]) -> str:
