@@ -30,7 +30,7 @@ QUICK := tests/data tests/plan/test_plans.py tests/plan/test_reference.py tests/
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes clean
+.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes measured clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ tables: $(READY)  ## write the pages that follow from conf/: presets, the paper'
 
 notes: $(READY)  ## write figures and tables of each preset whose points are there into its lab note
 	$(BIN)/python experiments/notes.py
+
+measured: $(READY)  ## write the figures of benchmarks, soak, mutants and recipes that ran here into the README
+	$(BIN)/python experiments/measured.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache

@@ -10,8 +10,9 @@ alone, as medians over steps, plus what a recipe computes before its first step.
 import argparse
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from layerprune.record.point import Point
 from layerprune.record.store import Store
@@ -26,10 +27,8 @@ def main() -> None:
     parser.add_argument("--task", default="facts")
     options = parser.parse_args()
     groups: dict[tuple[int, str], list[Point]] = defaultdict(list)
-    for path, point, why in Store(options.study).points():
-        if point is None:
-            raise SystemExit(f"{path}: {why}")
-        groups[point.num_dropped, point.identity["heal"]["recipe"]].append(point)
+    for point in _points(options.study):
+        groups[point.num_dropped, _recipe(point)].append(point)
     print("| n | recipe | tokens | s | GiB | trained | held-out loss | accuracy % | seeds |")
     print("|--:|:--|--:|--:|--:|--:|--:|--:|--:|")
     for count, recipe in sorted(groups, key=lambda key: (key[0], ORDER.index(key[1]))):
@@ -38,6 +37,38 @@ def main() -> None:
     errors = [100 * stderr for stderr in found if stderr is not None]
     if errors:
         print(f"\nStandard error of an accuracy: {min(errors):.1f} to {max(errors):.1f}.")
+
+
+def figures(study: Path, task: str = "facts") -> list[dict[str, Any]]:
+    """Of each point: layers dropped, recipe, seed, seconds, parameters trained, loss, accuracy.
+
+    Seconds and parameters are None where nothing was healed. In the order of the table.
+    """
+    points = sorted(_points(study), key=lambda each: (each.num_dropped, ORDER.index(_recipe(each))))
+    return [
+        {
+            "num_dropped": each.num_dropped,
+            "recipe": _recipe(each),
+            "seed": each.identity["seed"],
+            "seconds": each.healing and _seconds(each.healing),
+            "trained": each.healing and each.healing["trainable_parameters"],
+            "nats": each.loss["nats"],
+            "accuracy": _measure(each, task)["value"],
+        }
+        for each in points
+    ]
+
+
+def _points(study: Path) -> Iterator[Point]:
+    for path, point, why in Store(study).points():
+        if point is None:
+            raise SystemExit(f"{path}: {why}")
+        yield point
+
+
+def _recipe(point: Point) -> str:
+    recipe: str = point.identity["heal"]["recipe"]
+    return recipe
 
 
 def _row(count: int, recipe: str, points: Sequence[Point], task: str) -> str:

@@ -24,6 +24,9 @@ def main() -> None:
     noticed = Counter(name.rpartition(".")[0] for name in found if found[name] in NOTICED)
     for name, count in sorted(of_files.items()):
         print(f"{noticed[name]:4d} of {count:4d}  {name}")
+    counted = {"noticed": noticed.total(), "mutants": of_files.total()}
+    Path("outputs").mkdir(exist_ok=True)
+    Path("outputs/mutants.json").write_text(json.dumps(counted), encoding="utf-8")
     share = noticed.total() / max(1, of_files.total())
     print(f"{noticed.total()} of {of_files.total()} mutants are noticed: {share:.1%}")
     if share < ENOUGH:

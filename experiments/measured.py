@@ -1,0 +1,203 @@
+"""Takes the figures of what ran here, and writes them where the README and a lab note quote them.
+
+    python experiments/measured.py [--outputs outputs]
+
+`make measured` does it. What `make bench`, `make test-soak`, `make mutants` and
+`experiment=recipes` left under outputs goes into `experiments/measured.json`; what did not run
+keeps the figures that it had. Everything else that the README's tables quote is read from the lab
+notes and from docs/.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import recipes_table
+
+from layerprune.files import write_json, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ROOT / "experiments" / "measured.json"
+
+FILES = ("bench", "bench_training", "bench_report", "soak", "mutants")
+"""What runs leave: outputs/NAME.json."""
+
+RECIPES = "recipes"
+"""The study of `experiment=recipes`, and its part of the figures."""
+
+MMLU, FACTS = "mmlu_5_shot", "facts_0_shot"
+"""Questions of experiments/bench.py."""
+
+END = "<!-- end -->"
+
+Row = Sequence[str]
+
+
+def collect(known: dict[str, Any], outputs: Path) -> dict[str, Any]:
+    """The figures of what ran under `outputs`, and those that were known of the rest."""
+    found = dict(known)
+    for name in FILES:
+        if (file := outputs / f"{name}.json").is_file():
+            # Questions that were not asked this time keep what they had.
+            found[name] = known.get(name, {}) | json.loads(file.read_text(encoding="utf-8"))
+    if (outputs / RECIPES).is_dir():
+        found[RECIPES] = recipes_table.figures(outputs / RECIPES)
+    return found
+
+
+def pages(measured: dict[str, Any]) -> dict[Path, str]:
+    """Each page that quotes figures, with those of now."""
+    found: dict[Path, str] = {}
+    for name, part, lines in (
+        ("README.md", "recipes", _recipes(measured[RECIPES])),
+        ("README.md", "measured", _measured(measured)),
+        ("experiments/shared_pass.md", "bench", _curves(measured["bench"])),
+    ):
+        path = ROOT / name
+        text = found.get(path) or path.read_text(encoding="utf-8")
+        begin = f"<!-- {part}: written by make measured -->\n"
+        before, begun, rest = text.partition(begin)
+        _, ended, after = rest.partition(END)
+        if not (begun and ended):
+            raise SystemExit(f"{name} has no part between {begin.strip()} and {END}.")
+        # A table in an item of a list stands as far in as the item.
+        indent = " " * (len(before) - len(before.rstrip(" ")))
+        table = "".join(f"{indent}{line}\n" for line in ["", *lines, ""]).replace(
+            f"{indent}\n", "\n"
+        )
+        found[path] = f"{before}{begin}{table}{indent}{END}{after}"
+    return found
+
+
+def _measured(measured: dict[str, Any]) -> list[str]:
+    bench, training, report = (measured[name] for name in FILES[:3])
+    soak, mutants = measured["soak"], measured["mutants"]
+    slow, fast = (
+        {kind: f"{bench[asked][kind]['ratio']:.0f}" for kind in ("block", "deepest")}
+        for asked in (MMLU, FACTS)
+    )
+    rows: list[Row] = [
+        ("all 30 depths of the embedded model on two subjects of MMLU, 5-shot, against lm-eval's "
+         "own backend one cut model at a time",
+         f"{slow['block']} times as fast (`block`), {slow['deepest']} (`deepest`); "
+         f"[0-shot](experiments/shared_pass.md) {fast['block']} and {fast['deepest']}",
+         "`python experiments/bench.py --mmlu FOLDER`, a copy of cais/mmlu"),
+        ("distances of all blocks, against one forward pass without the head",
+         f"{bench['profile']['ratio']:.2f} times its time", "`make bench`"),
+        ("tokens a second of `lora`, against a plain script of `Trainer` and peft; of `seam`, "
+         "against `lora`",
+         f"{training['lora_against_plain']:.2f} times as many; "
+         f"{training['seam_against_lora']:.2f} times", "`make bench`"),
+        ("a random 8.4 GB model, 48 depths: distances, loss, 5-shot questions",
+         f"within {_streamed(1)} GB, equal to the bit, in "
+         f"{int(_streamed(2)) / int(_streamed(3)):.1f} times its time",
+         "`python experiments/stream.py --folder NEW`"),
+        ("rank correlation of angular distance and loss over 75 blocks", _correlation(),
+         "`python main.py experiment=predictor`"),
+        ("the recipes above", "", "`python main.py experiment=recipes`"),
+        ("what is written against what is chosen", "", "`python main.py experiment=v2`"),
+        ("a report of 2,000 points with 57 subjects each",
+         f"{report['report_s']:.0f} s, {report['ratio']:.0f} times what `json` takes to read them; "
+         f"a page of {report['html_bytes'] / 1e6:.1f} MB",
+         "`python experiments/bench_report.py`"),
+        ("a thousand points of 125 models in one process",
+         f"{soak['early_bytes'] / 2**20:.0f} MiB after the first hundred, "
+         f"{soak['late_bytes'] / 2**20:.0f} at the end", "`make test-soak`"),
+        ("faults done to real runs: signals, full disks, damaged files, no memory, no hub",
+         f"{_faults()}, nothing lost", "`make test-faults`"),
+        ("small changes of plans, distances, cuts and records that the tests notice",
+         f"{mutants['noticed']} of {mutants['mutants']}", "`make mutants`"),
+    ]  # fmt: skip
+    return _table(("what", "found", "command"), ":::", rows)
+
+
+def _recipes(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """What each recipe gives back at the most layers that were dropped, of the first seed."""
+    most = max(each["num_dropped"] for each in figures)
+    rows = [
+        (
+            each["recipe"],
+            f"{each['seconds']:.0f}" if each["seconds"] is not None else "",
+            _millions(each["trained"]) if each["trained"] else "",
+            f"{each['nats']:.2f}",
+            f"{100 * each['accuracy']:.1f}",
+        )
+        for each in figures
+        if each["num_dropped"] == most and each["seed"] == 0
+    ]
+    columns = "recipe", "seconds", "trained", "held-out loss", "accuracy %"
+    return _table(columns, ":----", rows)
+
+
+def _curves(bench: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            said,
+            f"`{plans}`",
+            f"{found['shared_s']:.1f} s",
+            f"{found['hflm_sum_s']:,.0f} s",
+            f"{found['ratio']:.1f}",
+            f"{found['largest_difference']:.1e}".replace("e-0", "e-"),
+            f"{found['layer_runs']} of 465",
+            f"{found['peak_above_model_bytes'] / 2**20:.0f} MiB",
+        )
+        for asked, said in ((FACTS, "facts, 0-shot"), (MMLU, "MMLU, 5-shot"))
+        for plans in ("block", "deepest")
+        for found in (bench[asked][plans],)
+    ]
+    columns = (
+        "questions", "plans", "one pass", "HFLM, summed", "times as fast", "largest difference",
+        "layer runs", "memory above the model",
+    )  # fmt: skip
+    return _table(columns, "::------", rows)
+
+
+def _table(columns: Row, sides: str, rows: Sequence[Row]) -> list[str]:
+    """A table of Markdown: `:` for a column to the left, `-` for one to the right."""
+    rule = [":--" if side == ":" else "--:" for side in sides]
+    return [f"| {' | '.join(columns)} |", f"|{'|'.join(rule)}|",
+            *(f"| {' | '.join(row)} |" for row in rows)]  # fmt: skip
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number < 1e8 else f"{number / 1e6:.0f}M"
+
+
+def _streamed(group: int) -> str:
+    """The limit of a streamed run in GB, its seconds, and those of the same from memory."""
+    pattern = r"\| streamed: .*? \| ([\d.]+) GB .*? (\d+) \|\n.*? (\d+) \|$"
+    return _read("docs/big_models.md", pattern, group)
+
+
+def _correlation() -> str:
+    return _read("experiments/predictor.md", r"\| all \| 75 \| loss \| ([\d.]+)")
+
+
+def _faults() -> str:
+    return _read("docs/faults.md", r"^(\d+) faults\.")
+
+
+def _read(name: str, pattern: str, group: int = 1) -> str:
+    """What a page says."""
+    found = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"{name} does not say what the README quotes of it: {pattern}")
+    return found[group]
+
+
+def main() -> None:
+    """Collect, and write the pages anew."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"))
+    known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
+    measured = collect(known, parser.parse_args().outputs)
+    write_json(MEASURED, measured)
+    for path, text in pages(measured).items():
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    main()
