@@ -70,7 +70,10 @@ def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypa
         ["main.py", *SOME, f"model.path={','.join(map(str, models))}",
          f"eval.include_path={tiny_tasks}"],
     )  # fmt: skip
-    scratch = set(Path(tempfile.gettempdir()).iterdir())
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # as it is in a new process
     children = set(process.children(recursive=True))
     app.main()
 
@@ -91,4 +94,4 @@ def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypa
     left = list(tmp_path.rglob("*"))
     assert not [path for path in left if UNFINISHED in path.name]
     assert all(unheld(path) for path in left if path.name.endswith(".lock"))
-    assert set(Path(tempfile.gettempdir()).iterdir()) == scratch
+    assert not list(scratch.iterdir())
