@@ -111,9 +111,10 @@ architectures: $(READY)  ## hold every type of model against the equalities, and
 	HF_HUB_OFFLINE=1 $(BIN)/python experiments/architectures.py
 	$(BIN)/ruff format -q layerprune/model/verified.py
 
-tables: $(READY)  ## write the pages that follow from conf/: presets, the paper's models, every key
+tables: $(READY)  ## write the pages that follow from conf/: presets, the paper's models, every key, files
 	$(BIN)/python experiments/tables.py
 	$(BIN)/python experiments/configuration.py
+	$(BIN)/python experiments/records.py
 
 notes: $(READY)  ## write figures and tables of each preset whose points are there into its lab note
 	$(BIN)/python experiments/notes.py

@@ -62,7 +62,7 @@ def _section(group: str, kind: type, value: object) -> list[str]:
 
 def _rows(prefix: str, kind: type, value: object) -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of each field, those of dataclasses within after it."""
-    said = _said(kind)
+    lines = said(kind)
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         key = f"{prefix}.{field.name}" if prefix else field.name
@@ -70,11 +70,11 @@ def _rows(prefix: str, kind: type, value: object) -> Iterator[tuple[str, str, st
         if dataclasses.is_dataclass(hint):
             if prefix:
                 within = getattr(value, field.name)
-                yield f"`{key}`", "", "" if within else "`null`", said.get(field.name, "")
+                yield f"`{key}`", "", "" if within else "`null`", lines.get(field.name, "")
                 yield from _rows(key, hint, within)
             continue
         default = "" if value is None else f"`{_shown(getattr(value, field.name))}`"
-        yield f"`{key}`", _type(hint), default, said.get(field.name, "")
+        yield f"`{key}`", _type(hint), default, lines.get(field.name, "")
 
 
 def _recipes() -> list[str]:
@@ -96,7 +96,7 @@ def _recipes() -> list[str]:
     return lines
 
 
-def _said(kind: type) -> dict[str, str]:
+def said(kind: type) -> dict[str, str]:
     """The line under each field, as it is written in the source."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)

@@ -41,6 +41,8 @@ class Point:
     """Seconds of each stage, the process's peak memory in bytes, and shared_by: how many points
     were asked together, whose seconds are an even share and whose peak is that of all."""
     provenance: dict[str, Any]
+    """How it was made: time, arguments, commit (`+` if changed), python, platform, cpus, threads,
+    deterministic, device, versions."""
     healing: dict[str, Any] | None = None
     """What was done after the cut: recipe, tokens, seconds, trainable_parameters,
     heldout_before and heldout_after (nats), steps (step, loss, learning_rate, heldout), details.

@@ -14,22 +14,31 @@ class Row(NamedTuple):
     """One number of one point; the fields are the file's columns, in order."""
 
     model: str
+    """Its name."""
     family: str
+    """Of the model, by which curves are compared."""
     metric: str
+    """By which distances were measured."""
     strategy: str
+    """By which layers were chosen."""
     heal: str
+    """The recipe, `none` without."""
     seed: int
+    """Of what is drawn."""
     task: str
-    """A task, a group of tasks, or `HELDOUT`."""
+    """A task or a group of tasks by lm-eval's name, or `heldout`: text kept apart."""
     measure: str
-    """lm-eval's name (acc, acc_norm, ...), or loss (nats per token), or loss_normalised."""
+    """lm-eval's name (acc, acc_norm, ...), or loss (nats a token), or loss_normalised (by ln V)."""
     fraction: float
+    """Of the layers, that was dropped."""
     layers_dropped: int
     """How many."""
     first_layer: int | None
-    """The lowest that is gone; None for the dense model."""
+    """The lowest that is gone; empty for the dense model."""
     value: float
+    """Of the measure; accuracies are shares of 1."""
     stderr: float | None
+    """Its standard error; empty where lm-eval gives none."""
     num_samples: int
     """Questions, or sequences of held-out text."""
 

@@ -1,4 +1,4 @@
-"""The page of all keys."""
+"""The pages of all keys, and of what stands in files."""
 
 import re
 from pathlib import Path
@@ -24,3 +24,7 @@ def test_every_key_has_a_line_that_says_what_it_is(page):
     keys = [row for row in rows if "." in row[1]]
     assert len(keys) > 70
     assert not [row[1] for row in keys if len(row[4].strip()) < 8]
+
+
+def test_the_page_of_files_is_true():
+    assert (ROOT / "docs" / "records.md").read_text() == script("records").page(), "make tables"
