@@ -1,5 +1,6 @@
 """What tests share. No test needs a network, a GPU or an account."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,12 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="layerprune-tests-")
 import pytest
 import torch
 from tiny import byte_tokenizer, tiny
+
+
+def pytest_collection_finish():
+    """Each run looks for garbage; the million objects of libraries, which stay, need no look."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,10 @@ USE_THE_WHOLE = {"config": {"grid"}, "estimate": {"job"}, "fitting": {"job", "pi
 """Rooms that do, for a reason: compose makes Hydra know the grid; a plan's costs are a job's."""
 
 
+LONGEST = 370
+"""Lines of a file of the package: one that grows past it has a second job."""
+
+
 def rooms():
     """The folders of the package, in the order in which the README has them."""
     page = (ROOT / "README.md").read_text()
@@ -78,3 +82,8 @@ def test_libraries_at_the_doors_are_known_to_few():
         if (library := module.split(".")[0]) in known:
             found[library].add(str(path.relative_to(PACKAGE)))
     assert found == known
+
+
+def test_no_file_is_longer_than_a_reader_will_bear():
+    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert not {str(path): count for path, count in lines.items() if count > LONGEST}

@@ -36,6 +36,11 @@ class Context:
     ids: Ids
     options: tuple[Option, ...]
 
+    @property
+    def num_tokens(self) -> int:
+        """How many are read: the last one of an option is predicted alone."""
+        return len(self.ids) + sum(len(option.ids) - 1 for option in self.options)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -44,6 +49,16 @@ class Group:
     prefix: Ids
     contexts: tuple[Context, ...]
     """Without the prefix: at least one token each."""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many are read, the beginning of all once."""
+        return len(self.prefix) + sum(context.num_tokens for context in self.contexts)
+
+    @property
+    def requests(self) -> list[int]:
+        """Which requests these are, as their answers are stored."""
+        return [option.request for context in self.contexts for option in context.options]
 
 
 def contexts(requests: Sequence[Request], window: int) -> list[Context]:

@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from layerprune.evaluate.answers import Answers
-from layerprune.evaluate.harness import Questions, Score
+from layerprune.evaluate.harness import Questions
 from layerprune.evaluate.loss import Loss, heldout_losses
+from layerprune.evaluate.score import Score
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import Loaded
 from layerprune.model.quantized import weight_bytes

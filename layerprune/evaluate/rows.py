@@ -49,7 +49,7 @@ class Row:
             if node == -2:
                 break
             shared += 1
-        return _num_tokens(context) - shared
+        return context.num_tokens - shared
 
     def _nodes(self, parent: int, ids: Ids) -> list[int]:
         """The nodes of tokens that follow one another, the first of them a node's child."""
@@ -120,7 +120,3 @@ def _parts(context: Context, limit: int) -> Iterator[Context]:
         some.append(option)
         size += new
     yield Context(context.ids, tuple(some))
-
-
-def _num_tokens(context: Context) -> int:
-    return len(context.ids) + sum(len(option.ids) - 1 for option in context.options)

@@ -258,7 +258,7 @@ class Scorer(HFLM):
         """The numbers of the paths whose answers are not stored; what is stored is found."""
         if stored is None:
             return list(range(len(self.paths)))
-        order = _order(chunk)
+        order = chunk.requests
         unknown = []
         for number, path in enumerate(self.paths):
             known = stored.of(path)
@@ -289,7 +289,7 @@ class Scorer(HFLM):
             self._answer_new([chunk for chunk, _ in some], paths, new, tokens, move)
             for chunk, stored in some:
                 if stored is not None:
-                    order = _order(chunk)
+                    order = chunk.requests
                     stored.add(paths, [[answers[at] for at in order] for answers in new])
 
     def _answer_new(
@@ -356,21 +356,8 @@ def _size(part: Sequence[Row]) -> int:
     return len(part) * max(map(len, part))
 
 
-def _order(chunk: Group) -> list[int]:
-    """The chunk's requests, as their answers are stored."""
-    return [option.request for context in chunk.contexts for option in context.options]
-
-
-def _num_tokens(chunk: Group) -> int:
-    """How many tokens a chunk has, the beginning of all once."""
-    return len(chunk.prefix) + sum(
-        len(context.ids) + sum(len(option.ids) - 1 for option in context.options)
-        for context in chunk.contexts
-    )
-
-
 def _total(chunks: Sequence[Group]) -> int:
-    return sum(map(_num_tokens, chunks))
+    return sum(chunk.num_tokens for chunk in chunks)
 
 
 def _key(context: Sequence[int], continuation: Sequence[int]) -> bytes:
