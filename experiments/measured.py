@@ -28,6 +28,9 @@ FILES = ("bench", "bench_training", "bench_report", "soak", "mutants")
 RECIPES = "recipes"
 """The study of `experiment=recipes`, and its part of the figures."""
 
+NUM_DROPPED = 8
+"""Layers, of the README's table of recipes: those that the preset drops."""
+
 MMLU, FACTS = "mmlu_5_shot", "facts_0_shot"
 """Questions of experiments/bench.py."""
 
@@ -65,10 +68,8 @@ def pages(measured: dict[str, Any]) -> dict[Path, str]:
             raise SystemExit(f"{name} has no part between {begin.strip()} and {END}.")
         # A table in an item of a list stands as far in as the item.
         indent = " " * (len(before) - len(before.rstrip(" ")))
-        table = "".join(f"{indent}{line}\n" for line in ["", *lines, ""]).replace(
-            f"{indent}\n", "\n"
-        )
-        found[path] = f"{before}{begin}{table}{indent}{END}{after}"
+        table = "".join(f"{indent}{line}\n" for line in lines)
+        found[path] = f"{before}{begin}\n{table}\n{indent}{END}{after}"
     return found
 
 
@@ -115,8 +116,7 @@ def _measured(measured: dict[str, Any]) -> list[str]:
 
 
 def _recipes(figures: Sequence[dict[str, Any]]) -> list[str]:
-    """What each recipe gives back at the most layers that were dropped, of the first seed."""
-    most = max(each["num_dropped"] for each in figures)
+    """What each recipe gives back, of the first seed."""
     rows = [
         (
             each["recipe"],
@@ -126,7 +126,7 @@ def _recipes(figures: Sequence[dict[str, Any]]) -> list[str]:
             f"{100 * each['accuracy']:.1f}",
         )
         for each in figures
-        if each["num_dropped"] == most and each["seed"] == 0
+        if each["num_dropped"] == NUM_DROPPED and each["seed"] == 0
     ]
     columns = "recipe", "seconds", "trained", "held-out loss", "accuracy %"
     return _table(columns, ":----", rows)

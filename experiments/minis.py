@@ -3,9 +3,9 @@
     python experiments/minis.py [--at-once 2] [--outputs outputs]
 
 `make experiments` does it. Started again it goes on, as each preset does. The cores are shared
-out: much of a run keeps one of them busy, so that two with a thread each get through more than one
-after the other. Presets that measure time run alone, at the end. What each says is in
-OUTPUTS/minis/NAME.log, and its seconds, summed over all starts, in OUTPUTS/minis.json.
+out, since much of a run keeps one of them busy; how much sooner all are done was not measured yet.
+Presets that measure time run alone, at the end. What each says is in OUTPUTS/minis/NAME.log, and
+its seconds, summed over all starts, in OUTPUTS/minis.json.
 """
 
 import argparse
