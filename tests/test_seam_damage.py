@@ -1,6 +1,7 @@
 """What is measured above a seam, against whole models that are cut and run as they are."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,10 +16,7 @@ from layerprune.model.surgery import dropped
 
 LAYERS = 8
 
-
-@pytest.fixture(scope="module")
-def damage():
-    return script("seam_damage")
+passes, tables, asking = map(script, ("seam_passes", "seam_tables", "seam_questions"))
 
 
 @pytest.fixture(scope="module")
@@ -62,64 +60,64 @@ def whole_states(model, ids_BT):
     return model(ids_BT, output_hidden_states=True).hidden_states[:-1]
 
 
-def test_an_angle_is_that_of_the_arc_cosine_and_nothing_between_equal_states(damage):
+def test_an_angle_is_that_of_the_arc_cosine_and_nothing_between_equal_states():
     a, b = torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(1))
-    found = damage.angle(a, b)
+    found = passes.angle(a, b)
     for at in np.ndindex(3, 5):
         one, other = a[at].double().numpy(), b[at].double().numpy()
         cosine = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
         assert found[at].item() == pytest.approx(math.acos(cosine) / math.pi)
-    assert damage.angle(a, 3 * a).max() < 1e-7
-    assert torch.allclose(damage.angle(a, -a), torch.ones(3, 5, dtype=torch.float64))
+    assert passes.angle(a, 3 * a).max() < 1e-7
+    assert torch.allclose(passes.angle(a, -a), torch.ones(3, 5, dtype=torch.float64))
 
 
-def test_a_pass_is_that_of_transformers(damage, model, ids_st):
+def test_a_pass_is_that_of_transformers(model, ids_st):
     with torch.inference_mode():
         out = model(ids_st, output_hidden_states=True, output_attentions=True)
-    found = damage.run(model, range(LAYERS), ids_st)
+    found = passes.run(model, range(LAYERS), ids_st)
     assert len(found.states) == LAYERS + 1
     for mine, theirs in zip(found.states, out.hidden_states[:-1], strict=False):
         assert torch.allclose(mine, theirs, atol=1e-5)
     for mine, theirs in zip(found.shares, out.attentions, strict=True):
         assert torch.allclose(mine, theirs[:, :, :, 0].mean(1), atol=1e-5)
         assert torch.allclose(mine[:, 0], torch.ones(len(ids_st)))
-    nats = damage.nats(model, found.normed_BTH, ids_st)
+    nats = passes.nats(model, found.normed_BTH, ids_st)
     assert torch.allclose(nats, naive_nats(model, ids_st), atol=1e-5)
 
 
-def test_layers_above_a_seam_are_a_cut_model_from_there(damage, model, ids_st):
-    block = damage.Block(2, 4)
-    kept = damage.watch(model, ids_st, [block])
+def test_layers_above_a_seam_are_a_cut_model_from_there(model, ids_st):
+    block = passes.Block(2, 4)
+    kept = passes.watch(model, ids_st, [block])
     cut = kept["2-4"]
     states = whole_states(model, ids_st)
     with dropped(model, [2, 3, 4]):
         wanted = naive_nats(model, ids_st)
         cut_states = whole_states(model, ids_st)
     assert np.allclose(cut.loss(2), wanted, atol=1e-5)
-    assert np.allclose(kept[damage.WHOLE].loss(0), naive_nats(model, ids_st), atol=1e-5)
+    assert np.allclose(kept[passes.WHOLE].loss(0), naive_nats(model, ids_st), atol=1e-5)
     assert list(cut.layers) == [5, 6, 7]
     for slot, layer in enumerate(cut.layers):
         for first, tokens in ((True, slice(0, 1)), (False, slice(1, None))):
             ours, theirs = cut_states[layer - 3][:, tokens], states[layer][:, tokens]
             assert cut.angle(first)[slot] == pytest.approx(
-                damage.angle(ours, theirs).mean().item(), abs=1e-5
+                passes.angle(ours, theirs).mean().item(), abs=1e-5
             )
             norms = ours.norm(dim=-1).numpy()
             assert cut.norm(first)[slot] == pytest.approx(np.median(norms), rel=1e-5)
     assert len(cut.angle(first=True)) == 4
-    assert kept[damage.WHOLE].angle(first=False).max() == 0
+    assert kept[passes.WHOLE].angle(first=False).max() == 0
 
 
-def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(damage, model, ids_st):
-    blocks = [damage.Block(3, 5), damage.Block(1, 3)]
-    kept = damage.watch(model, ids_st, blocks)
+def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(model, ids_st):
+    blocks = [passes.Block(3, 5), passes.Block(1, 3)]
+    kept = passes.watch(model, ids_st, blocks)
     states = whole_states(model, ids_st)
-    assert set(kept["3-5"].nats) == {1, 3, 4, 6, damage.OTHERS}
-    assert set(kept["1-3"].nats) == {1, 3, 4, damage.OTHERS}, "6 is above the seam"
+    assert set(kept["3-5"].nats) == {1, 3, 4, 6, passes.OTHERS}
+    assert set(kept["1-3"].nats) == {1, 3, 4, passes.OTHERS}, "6 is above the seam"
     for block in blocks:
         for mended in kept[block.name].nats:
             # The first token has the state that enters a layer, or all others have that of theirs.
-            if mended is damage.OTHERS:
+            if mended is passes.OTHERS:
                 wanted = spoiled(model, block, states[block.after], slice(1, None), ids_st)
             else:
                 wanted = spoiled(model, block, states[mended], [0], ids_st)
@@ -130,18 +128,18 @@ def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(damage, mode
         assert not np.allclose(kept[block.name].loss(block.after), wanted, atol=1e-5)
 
 
-def test_a_seam_mended_for_all_tokens_is_no_seam(damage, model, ids_st):
-    whole = damage.run(model, range(LAYERS), ids_st)
-    block = damage.Block(2, 4)
-    first, others = (damage.mend(whole.states, block, each) for each in (5, damage.OTHERS))
+def test_a_seam_mended_for_all_tokens_is_no_seam(model, ids_st):
+    whole = passes.run(model, range(LAYERS), ids_st)
+    block = passes.Block(2, 4)
+    first, others = (passes.mend(whole.states, block, each) for each in (5, passes.OTHERS))
     seam = torch.cat([first[:, :1], others[:, 1:]], dim=1)
-    assert torch.allclose(damage.above(model, 5, seam), whole.normed_BTH, atol=1e-5)
+    assert torch.allclose(passes.above(model, 5, seam), whole.normed_BTH, atol=1e-5)
 
 
-def test_tokens_are_grouped_by_what_is_before_them(damage):
+def test_tokens_are_grouped_by_what_is_before_them():
     ids = torch.randint(0, 6, (4, 80), generator=torch.Generator().manual_seed(2))
-    seen = damage.Counter({0: 100, 1: 99, 2: 10, 3: 9})  # nothing of 4 and 5
-    groups = damage.token_groups(ids, seen)
+    seen = Counter({0: 100, 1: 99, 2: 10, 3: 9})  # nothing of 4 and 5
+    groups = tables.token_groups(ids, seen)
     found = {name: set(zip(*np.nonzero(chosen), strict=True)) for name, chosen in groups.items()}
     wanted = {name: set() for name in groups}
     names = list(groups)
@@ -157,18 +155,18 @@ def test_tokens_are_grouped_by_what_is_before_them(damage):
 
 
 @pytest.fixture(scope="module")
-def questions(damage):
+def questions():
     return [
-        damage.Question(f"After {chr(97 + at)} comes", (" b", f" {'xy' * (at + 1)}", " no"), at % 3)
+        asking.Question(f"After {chr(97 + at)} comes", (" b", f" {'xy' * (at + 1)}", " no"), at % 3)
         for at in range(7)
     ]
 
 
-def test_questions_are_answered_by_the_likeliest_option(damage, model, questions, monkeypatch):
-    monkeypatch.setattr(damage, "ROWS", 9)
-    tokenizer, block = byte_tokenizer(), damage.Block(2, 4)
-    asked = damage.ask(Loaded(model, tokenizer), [block], questions)
-    for dropping, key in (((), damage.WHOLE), ((2, 3, 4), block.name)):
+def test_questions_are_answered_by_the_likeliest_option(model, questions, monkeypatch):
+    monkeypatch.setattr(asking, "ROWS", 9)
+    tokenizer, block = byte_tokenizer(), passes.Block(2, 4)
+    asked = asking.ask(Loaded(model, tokenizer), [block], questions)
+    for dropping, key in (((), passes.WHOLE), ((2, 3, 4), block.name)):
         right, answer, before = [], [], []
         for question in questions:
             sums = []
@@ -188,7 +186,7 @@ def test_questions_are_answered_by_the_likeliest_option(damage, model, questions
         assert one.question == pytest.approx(before, abs=1e-5)
 
 
-def test_the_questions_of_facts_are_as_they_are_asked_elsewhere(damage):
+def test_the_questions_of_facts_are_as_they_are_asked_elsewhere():
     from layerprune.config.compose import compose
     from layerprune.evaluate.harness import Questions
 
@@ -200,15 +198,15 @@ def test_the_questions_of_facts_are_as_they_are_asked_elsewhere(damage):
         for task in questions._loaded["tasks"].values()
         for doc in list(task.eval_docs)[:3]
     }
-    assert set(map(tuple, damage.read_questions(3))) == wanted
+    assert set(map(tuple, asking.read_questions(3))) == wanted
 
 
-def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questions, tmp_path):
-    blocks = [damage.Block(2, 3), damage.Block(2, 4)]
-    kept = damage.watch(model, ids_st, blocks)
-    rows = cells(damage.mending_table(kept))
+def test_tables_and_figures_say_what_was_measured(model, ids_st, questions, tmp_path):
+    blocks = [passes.Block(2, 3), passes.Block(2, 4)]
+    kept = passes.watch(model, ids_st, blocks)
+    rows = cells(tables.mending_table(kept))
     assert [row[0] for row in rows] == ["nothing", "2-3", "2-4"]
-    whole = kept[damage.WHOLE].loss(0).mean()
+    whole = kept[passes.WHOLE].loss(0).mean()
     own, first = (kept["2-4"].loss(each).mean(axis=1) for each in (2, 5))
     back, rise = own - first, own.mean() - whole
     assert rows[2][1:4] == [
@@ -216,7 +214,7 @@ def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questio
         f"{back.mean():z.3f} ± {np.std(back, ddof=1) / math.sqrt(len(ids_st)):.3f}",
         f"{back.mean() / rise:z.0%}",
     ]
-    rows = cells(damage.borrowing_table(kept))
+    rows = cells(tables.borrowing_table(kept))
     assert rows[1] == [
         "2-4",
         f"**{own.mean():.3f}**",
@@ -224,22 +222,23 @@ def test_tables_and_figures_say_what_was_measured(damage, model, ids_st, questio
         f"{first.mean():.3f}",
     ]
     assert rows[0][-1] == "", "5 is above its seam"
-    rows = cells(damage.layer_table(kept))
+    rows = cells(tables.layer_table(kept))
     assert [row[0] for row in rows] == [*map(str, range(LAYERS)), "end"]
     assert [bool(row[-1]) for row in rows] == [layer >= 5 for layer in range(LAYERS + 1)]
-    groups = damage.token_groups(ids_st, damage.Counter())
-    rows = cells(damage.token_table(kept, groups))
+    groups = tables.token_groups(ids_st, Counter())
+    rows = cells(tables.token_table(kept, groups))
     assert rows[0] == [
         "all", "100.0%", f"{whole:.2f}",
         *(f"{kept[name].loss(2).mean() - whole:+.2f}" for name in ("2-3", "2-4")),
     ]  # fmt: skip
     assert not any(row[0].startswith("frequent") for row in rows), "none was seen"
-    asked = damage.ask(Loaded(model, byte_tokenizer()), blocks, questions)
-    rows = cells(damage.question_table(asked))
+    asked = asking.ask(Loaded(model, byte_tokenizer()), blocks, questions)
+    rows = cells(asking.question_table(asked))
     assert len(rows) == 1 + 2 * 2
-    assert rows[0][2] == f"{100 * np.mean(asked[damage.WHOLE, False].right):.1f}"
-    charts = damage.drift_chart(kept), damage.sink_chart(kept), damage.token_chart(kept, groups)
-    for at, chart in enumerate(charts):
-        damage.pictures.write(path := tmp_path / f"{at}.png", chart)
+    assert rows[0][2] == f"{100 * np.mean(asked[passes.WHOLE, False].right):.1f}"
+    charts = script("seam_charts")
+    drawn = charts.drift_chart(kept), charts.sink_chart(kept), charts.token_chart(kept, groups)
+    for at, chart in enumerate(drawn):
+        script("pictures").write(path := tmp_path / f"{at}.png", chart)
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size <= LARGEST
