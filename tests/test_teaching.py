@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerprune.config.compose import compose
+from layerprune.errors import UserError
 from layerprune.evaluate.harness import Questions
 from layerprune.model.source import locate
 
@@ -26,10 +27,13 @@ def teaching(monkeypatch):
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma3"])
 def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monkeypatch):
-    argv = ["teaching.py", family, "--steps", "2", "--outputs", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", argv)
-    teaching.main()
     config = compose(f"model=teaching_{family}", f"runtime.outputs={tmp_path}")
+    with pytest.raises(UserError, match="no such folder") as error:
+        locate(config.model, tmp_path / "cache")
+    python, script, *argv = str(error.value).partition("makes it: ")[2].split()
+    assert (python, script) == ("python", "experiments/teaching.py")
+    monkeypatch.setattr(sys, "argv", ["teaching.py", *argv, "--steps", "2"])
+    teaching.main()
     source = locate(config.model, tmp_path / "cache")
     assert source.num_layers == 12
     model = AutoModelForCausalLM.from_pretrained(source.folder)

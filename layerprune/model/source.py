@@ -70,7 +70,8 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
         folder = _fetch(config, ["config.json"], fetch)
         on_the_hub = True
     else:
-        raise UserError(f"model.path={config.path}: there is no such folder.")
+        made = f" This makes it: {config.made_by}" if config.made_by else ""
+        raise UserError(f"model.path={config.path}: there is no such folder.{made}")
     if not folder.is_dir():
         raise UserError(f"model.path={config.path} is a file: give a model's folder, or a .gguf.")
     settings = _text_settings(folder, config.path)

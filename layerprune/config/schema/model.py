@@ -79,6 +79,8 @@ class ModelConfig:
     """Label in tables and figures; the last part of `path` if not given."""
     family: str | None = None
     """Curves are compared by family; the architecture's model type if not given."""
+    made_by: str | None = None
+    """The command that makes the folder, for whoever has no such folder yet."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = Dtype.float32
