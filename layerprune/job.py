@@ -34,6 +34,8 @@ class Job:
     """By the point's key, in the order asked."""
     notes: list[str]
     """Lines for the user: fractions that add no point."""
+    keep_all: bool = False
+    """Whether all that healing changed is kept, even every weight: for an export."""
 
     def identity(self, target: Target) -> dict[str, Any]:
         """What a point's result may depend on."""
@@ -141,7 +143,8 @@ class Jobs:
                 f"heal.warmup_steps={heal.warmup_steps} is no less than heal.steps={heal.steps}: "
                 "the peak of the learning rate is never reached."
             )
-        return Job(config, source, text, questions, by_key, notes)
+        exported = config.export.format != "none"
+        return Job(config, source, text, questions, by_key, notes, keep_all=exported)
 
     def _once(self, what: object, make: Any) -> Any:
         key = repr(what)  # of dataclasses: all their values

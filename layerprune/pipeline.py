@@ -279,7 +279,9 @@ def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed |
         return heldout_loss(model, heldout_ST, budget).nats
 
     checkpoints = job.store.checkpoints(wanted.key)
-    return heal(job.source, plan, job.text, job.config, wanted.folder, checkpoints, loss)
+    return heal(
+        job.source, plan, job.text, job.config, wanted.folder, checkpoints, loss, job.keep_all
+    )
 
 
 def _export(job: Job) -> None:

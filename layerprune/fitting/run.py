@@ -131,6 +131,8 @@ class _Fit:
 
     def _make(self, config: Config, counts: Iterable[int]) -> list[Entry]:
         job = self._makers.prepare(_without(config, counts, self._num_layers))
+        # Which of them is exported is known at the end.
+        job = replace(job, keep_all=self._config.export.format != "none")
         self._hear(job)
         return [read_entry(point) for point in pipeline.made(job)]
 

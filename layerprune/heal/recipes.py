@@ -60,11 +60,12 @@ def heal(
     folder: Path,
     checkpoints: Path,
     heldout: Callable[[PreTrainedModel], float],
+    keep_all: bool = False,
 ) -> Healed | None:
     """A model of its own, loaded, cut and healed; `heldout` measures its loss on held-out text.
 
     Training goes on from what it finds in `checkpoints`. What it changed is kept in `folder`, with
-    the layers it belongs to; where that is every weight (`heal=full`), for an export alone.
+    the layers it belongs to; where that is every weight (`heal=full`), with `keep_all` alone.
 
     With `runtime.shard` no process holds the model while it is trained; the first one alone has it
     after that, and others None.
@@ -94,7 +95,7 @@ def heal(
     if processes.first():
         if adapted is not None:
             keep_adapter(adapted, plan, folder)
-        elif not whole or config.export.format != "none":
+        elif not whole or keep_all:
             keep_weights(model, plan, folder)
     return Healed(loaded, _record(recipe.recipe, training))
 

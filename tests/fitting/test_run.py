@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny
 
 import layerprune
@@ -155,6 +156,17 @@ def test_memory_and_speed_alone_heal_one_candidate(settings, tmp_path):
     assert fitted.candidates == (len(fitted.dropped),)
     assert healed(tmp_path) == [len(fitted.dropped)]
     assert now == before
+
+
+def test_what_full_healing_changed_is_there_to_be_exported(settings):
+    dense = run(compose(*settings("fit.memory=1GiB"))).memory[0]
+    fitted = run(compose(*settings(f"fit.memory={int(dense * 0.7)}", "export=hf")))
+    assert fitted.healed
+    assert fitted.same[0] == fitted.same[1]
+    weights = load_file(fitted.folder / "model.safetensors")
+    kept = load_file(fitted.folder.parent / "weights" / "weights.safetensors")
+    assert kept
+    assert all(torch.equal(weights[name], kept[name]) for name in kept)
 
 
 def test_budgets_that_exclude_each_other_are_named_with_what_is_near(settings, alphabet, tmp_path):
