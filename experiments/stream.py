@@ -10,7 +10,7 @@ export of one cut, killed when a quarter of it is written; and the same export i
 that are there are not made again.
 
 Needs Linux, control groups that this user may write (root, as a rule), memory for the whole model
-in float32 (twice its size), and half an hour for each of the two runs on two slow cores.
+in float32 (twice its size), its own size on disk, and some ten minutes on two slow cores.
 """
 
 import argparse

@@ -31,7 +31,7 @@ def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monk
     with pytest.raises(UserError, match="no such folder") as error:
         locate(config.model, tmp_path / "cache")
     python, script, *argv = str(error.value).partition("makes it: ")[2].split()
-    assert (python, script) == ("python", "experiments/teaching.py")
+    assert (python, script) == (".venv/bin/python", "experiments/teaching.py")
     monkeypatch.setattr(sys, "argv", ["teaching.py", *argv, "--steps", "2"])
     teaching.main()
     source = locate(config.model, tmp_path / "cache")
