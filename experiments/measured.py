@@ -99,7 +99,8 @@ def _measured(measured: dict[str, Any]) -> list[str]:
         ("rank correlation of angular distance and loss over 75 blocks", _correlation(),
          "`python main.py experiment=predictor`"),
         ("recipes of healing", "the table above", "`python main.py experiment=recipes`"),
-        ("what is written against what is chosen", "[v2](experiments/v2.md)", "`python main.py experiment=v2`"),
+        ("what is written against what is chosen", "[v2](experiments/v2.md)",
+         "`python main.py experiment=v2`"),
         ("a report of 2,000 points with 57 subjects each",
          f"{report['report_s']:.0f} s, {report['ratio']:.0f} times what `json` takes to read them; "
          f"a page of {report['html_bytes'] / 1e6:.1f} MB",

@@ -14,25 +14,36 @@ def fingerprint(folder: Path, memory: Path, also: Sequence[str] = ()) -> str:
 
     Files whose names are like one of `also` count, too.
 
-    Every byte counts. What a large file hashed to is remembered in the JSON file `memory`, by its
-    path, size and time of change, so that only the first run reads it.
+    Every byte counts; `memory` is that of `contents`.
+    """
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if (file.suffix in KINDS or any(map(file.match, also))) and file.is_file()
+    ]
+    digest = hashlib.sha256()
+    for file, content in zip(files, contents(files, memory), strict=True):
+        digest.update(f"{file.name}\0{content}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def contents(files: Sequence[Path], memory: Path) -> list[str]:
+    """SHA-256 of each file, in hex digits.
+
+    What a file hashed to is remembered in the JSON file `memory`, by its path, size and time of
+    change, so that only the first run reads it.
     """
     known = _remembered(memory)
-    learned = {}
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        counts = file.suffix in KINDS or any(map(file.match, also))
-        if not counts or not file.is_file():
-            continue
+    found, learned = [], {}
+    for file in files:
         real = file.resolve()
         state = real.stat()
         key = f"{real}:{state.st_size}:{state.st_mtime_ns}"
-        content = known.get(key) or _hash(real)
-        learned[key] = content
-        digest.update(f"{file.name}\0{content}\0".encode())
+        learned[key] = known.get(key) or _hash(real)
+        found.append(learned[key])
     if not learned.keys() <= known.keys():
         write_sealed(memory, {**known, **learned})
-    return digest.hexdigest()[:16]
+    return found
 
 
 def _hash(file: Path) -> str:

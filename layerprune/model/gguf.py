@@ -4,24 +4,23 @@ Reading GGUF takes about twenty seconds for 135 M parameters, since every tensor
 the safetensors copy takes one.
 """
 
-import hashlib
 from pathlib import Path
 
 from layerprune.errors import UserError
 from layerprune.files import creating_folder
+from layerprune.model.fingerprint import contents
+from layerprune.model.translated import translated
 from layerprune.progress import bar
 
 
-def converted(gguf: Path, cache: Path, make: bool = True) -> Path:
-    """A folder in `cache` with the float32 model, tokenizer and configuration of a GGUF file.
+def converted(gguf: Path, folder: Path, memory: Path, make: bool = True) -> Path:
+    """A folder in `folder` with the float32 model, tokenizer and configuration of a GGUF file.
 
-    Raises `UserError` if it is not there and is not to be made.
+    It is known by all that is in the file; `memory` is that of `fingerprint.contents`. Raises
+    `UserError` if it is not there and is not to be made, and for a file that holds no such model.
     """
-    size = gguf.stat().st_size
-    with gguf.open("rb") as content:
-        start = content.read(1 << 20)
-    digest = hashlib.sha256(start + str(size).encode()).hexdigest()[:12]
-    folder = cache / f"{gguf.name.removesuffix('.gguf')}-{digest}"
+    (content,) = contents([gguf], memory)
+    folder = folder / f"{gguf.name.removesuffix('.gguf')}-{content[:12]}"
     if folder.is_dir():
         return folder
     if not make:
@@ -32,10 +31,11 @@ def converted(gguf: Path, cache: Path, make: bool = True) -> Path:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         advance(1)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with translated(gguf, anything=True):
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         advance(1)
         # The weights are plain float32 now; with these marks left on, saving is refused.
         del model.config.quantization_config

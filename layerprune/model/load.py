@@ -1,15 +1,11 @@
 """A located model as something that runs: weights, tokenizer, device."""
 
-import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import (
@@ -25,13 +21,7 @@ from layerprune.errors import UserError
 from layerprune.model import quantized
 from layerprune.model.source import Source
 from layerprune.model.spread import Spread, on_disk
-
-log = logging.getLogger(__name__)
-
-LOADING = (
-    OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, UnpicklingError
-)  # fmt: skip
-"""What transformers raises where files are not what they should be."""
+from layerprune.model.translated import translated
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ def load(
         spread = Spread(on_disk(_without_weights(source, dtype)[0], place))
     if spread:
         settings |= spread.arguments
-    with _translated(source):
+    with translated(source.folder, anything=source.own_code):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value) if dtype else "auto",
@@ -101,7 +91,7 @@ def without_weights(source: Source, dtype: Dtype) -> tuple[PreTrainedModel, set[
 
 def _without_weights(source: Source, dtype: Dtype | None) -> tuple[Any, dict[str, Any]]:
     loaded: Any
-    with _translated(source):
+    with translated(source.folder, anything=source.own_code):
         loaded = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value) if dtype else "auto",
@@ -116,7 +106,7 @@ def _without_weights(source: Source, dtype: Dtype | None) -> tuple[Any, dict[str
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer in `source`. Raises `UserError` where there is none."""
-    with _translated(source):
+    with translated(source.folder, anything=source.own_code):
         return forgetful(
             AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
         )
@@ -152,20 +142,6 @@ def conversations(source: Source) -> Callable[[list[dict[str, str]]], str]:
             raise UserError(f"data: a conversation cannot be written: {reason}") from error
 
     return render
-
-
-@contextmanager
-def _translated(source: Source) -> Iterator[None]:
-    """What transformers raises where files are not what they should be, as `UserError`."""
-    expected = (Exception,) if source.own_code else LOADING
-    try:
-        yield
-    except expected as error:
-        log.exception("Loading failed.")
-        reason = str(error).strip().split("\n")[0]
-        if isinstance(error, UnpicklingError):  # PyTorch's words advise to run it
-            reason = "beside weights it holds code, which is not run"
-        raise UserError(f"model.path: {source.folder} cannot be loaded: {reason}") from error
 
 
 def _check_keys(source: Source, report: dict[str, Any]) -> None:

@@ -62,10 +62,12 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     `UnsupportedArchitecture` before a weight is fetched or read.
     """
     on_the_hub = False
+    memory = cache / "fingerprints.json"
     if config.path.startswith(PACKAGE):
-        folder = converted(package_file(config.path), cache / "models", fetch)
-    elif (local := Path(config.path).expanduser()).exists():
-        folder = converted(local, cache / "models", fetch) if local.suffix == ".gguf" else local
+        folder = converted(package_file(config.path), cache / "models", memory, fetch)
+    elif (folder := Path(config.path).expanduser()).exists():
+        if folder.suffix == ".gguf":
+            folder = converted(folder, cache / "models", memory, fetch)
     elif _is_hub_id(config.path):
         folder = _fetch(config, ["config.json"], fetch)
         on_the_hub = True
@@ -103,7 +105,7 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
         num_layers=int(settings["num_hidden_layers"]),
         fingerprint=fingerprint(
             folder,
-            cache / "fingerprints.json",
+            memory,
             also=[*(CODE_FILES if own_code else ()), *([PICKLED] if pickled else ())],
         ),
         own_code=own_code,
