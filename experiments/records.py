@@ -47,9 +47,9 @@ REST = """
 A line for each curve on each task. `critical` is the fraction of layers at which half of the margin
 over guessing is gone, `sharpness` the fraction over which it falls from three quarters to a
 quarter, `left_10` to `left_50` the share of it that is left where so many percent are dropped,
-`_low` and `_high` the ends of 95 % intervals over questions. `farthest` is the greatest fraction measured:
-what lies beyond is `inf`. `why` says what cannot be told. `critical.md` and `critical.tex` have the
-same in percent. [statistics.md](statistics.md) has the method.
+`_low` and `_high` the ends of 95 % intervals over questions. `farthest` is the greatest fraction
+measured: what lies beyond is `inf`. `why` says what cannot be told. `critical.md` and
+`critical.tex` have the same in percent. [statistics.md](statistics.md) has the method.
 
 ## figures/NAME.csv
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerprune.record.point import ACCURACIES
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -33,7 +35,9 @@ class Score:
     """Accuracy of always giving the most common right answer; None where questions differ in their
     options, or in the order of these."""
     correct: str | None
-    """A digit for each question in lm-eval's order, 1 where `acc` counts it as right."""
+    """A digit for each question in lm-eval's order, 1 where `accuracy` counts it as right."""
+    accuracy: str | None
+    """The measure that counts questions as right or not: of several filters that of the first."""
 
 
 def scores_of(results: Any, tasks: Mapping[str, Any]) -> list[Score]:
@@ -78,6 +82,7 @@ def _score(
         chance=_mean(chances),
         majority=_majority(golds),
         correct=_correct(answers[name]) if name in answers else None,
+        accuracy=_accuracy(measures, [answers[leaf][0]["filter"] for leaf in leaves]),
     )
 
 
@@ -95,11 +100,21 @@ def _measures(row: dict[str, Any]) -> dict[str, Measure]:
         if not comma or measure.endswith("_stderr") or not isinstance(value, int | float):
             continue
         stderr = row.get(f"{measure}_stderr,{kind}")
-        name = measure if kind == "none" else f"{measure}.{kind}"
-        measures[name] = Measure(
+        measures[_filtered(measure, kind)] = Measure(
             float(value), float(stderr) if isinstance(stderr, int | float) else None
         )
     return measures
+
+
+def _filtered(measure: str, kind: str) -> str:
+    """The name of a measure after one of lm-eval's filters."""
+    return measure if kind == "none" else f"{measure}.{kind}"
+
+
+def _accuracy(measures: Mapping[str, Measure], kinds: Sequence[str]) -> str | None:
+    """The measure that counts what is right, given the filters whose answers are counted."""
+    names = [_filtered(measure, kind) for measure in ACCURACIES for kind in kinds]
+    return next((name for name in names if name in measures), None)
 
 
 def _first_filter(samples: Sequence[Any]) -> list[Any]:
@@ -144,7 +159,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _correct(samples: Sequence[Any]) -> str | None:
     """A digit for each question, 1 where it counts as right; None where that is no yes or no."""
-    values = [sample.get("acc", sample.get("exact_match")) for sample in samples]
+    values = [next((of[name] for name in ACCURACIES if name in of), None) for of in samples]
     if not values or any(value not in (0, 1) for value in values):
         return None
     return "".join(str(int(value)) for value in values)

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SCHEMA = 1
+
+ACCURACIES = ("acc", "exact_match")
+"""The measures that count each question as right or not."""
 """Raised whenever a record's form, or the meaning of a number in it, changes."""
 
 HELDOUT = "heldout"
@@ -34,7 +37,7 @@ class Point:
     decided by, or null)."""
     scores: list[dict[str, Any]]
     """One entry a task or group: task, parent, measures, num_samples, num_fewshot, version,
-    chance, majority, correct."""
+    chance, majority, correct, accuracy (the measure that `correct` follows, or null)."""
     loss: dict[str, Any]
     """nats (per token), normalised (by ln V), stderr, num_sequences."""
     costs: dict[str, Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from layerprune.record.point import Point, content_hash
+from layerprune.record.point import ACCURACIES, Point, content_hash
 from layerprune.record.speed import Speed
 from layerprune.report.checks import count, number, text
 from layerprune.report.healing import Healing, read_healing
@@ -19,10 +19,6 @@ class Value(NamedTuple):
 
     value: float
     stderr: float | None
-
-
-ACCURACIES = ("acc", "exact_match")
-"""The measures that count each question as right or not; of several filters, the first."""
 
 
 class Answers(NamedTuple):
@@ -212,7 +208,7 @@ def _answers(score: dict[str, Any]) -> Answers:
             )
             for name, measure in score["measures"].items()
         },
-        measure=_measure(tuple(score["measures"])),
+        measure=_measure(score),
         num_samples=num_samples,
         num_fewshot=count(score["num_fewshot"]),
         version=str(score["version"]),
@@ -222,9 +218,19 @@ def _answers(score: dict[str, Any]) -> Answers:
     )
 
 
+def _measure(score: dict[str, Any]) -> str | None:
+    """The accuracy; in older records, which do not name it, the first measure that is one."""
+    if "accuracy" not in score:
+        return _first_accuracy(tuple(score["measures"]))
+    named = score["accuracy"]
+    if named is not None and named not in score["measures"]:
+        raise ValueError(f"{named!r} is none of its measures")
+    return None if named is None else text(named)
+
+
 @lru_cache
-def _measure(names: tuple[str, ...]) -> str | None:
-    """The first that is an accuracy; a filter may follow its name, `exact_match.strict-match`."""
+def _first_accuracy(names: tuple[str, ...]) -> str | None:
+    # A filter may follow the name: `exact_match.strict-match`.
     kinds = [(name.partition(".")[0], name) for name in names]
     return next((name for sought in ACCURACIES for kind, name in kinds if kind == sought), None)
 

@@ -183,6 +183,7 @@ def test_options_are_counted_once(folder):
     assert score.chance == pytest.approx(1 / 3)
     assert score.num_samples == 12
     assert len(score.correct) == 12
+    assert score.accuracy == "acc"
 
 
 def test_filters_do_not_multiply_questions(folder):
@@ -192,6 +193,7 @@ def test_filters_do_not_multiply_questions(folder):
     assert score.majority is None
     assert score.correct.count("1") == 4
     assert set(score.measures) == {"exact_match.first", "exact_match.again"}
+    assert score.accuracy == "exact_match.first"
     assert score.measures["exact_match.first"].value == pytest.approx(1 / 3)
 
 

@@ -1,9 +1,15 @@
 """Answers that are written, not chosen: lm-eval calls their accuracy exact_match."""
 
+import json
+
+import pytest
+
+from layerprune.record.point import Point
 from layerprune.report import draw
 from layerprune.report.curves import make_curves, make_tasks
 from layerprune.report.entry import read_entry
 from layerprune.report.falls import make_falls
+from layerprune.report.marks import marks_of
 from layerprune.report.series import accuracy_data, points
 
 
@@ -37,3 +43,18 @@ def test_of_several_filters_the_first_counts(maker):
     assert answers.measure == "exact_match.strict-match"
     score["measures"]["acc"] = {"value": 0.5, "stderr": None}
     assert read_entry(point).answers["facts"].accuracy.value == 0.5
+
+
+def test_the_filter_whose_answers_are_kept_counts_whatever_its_name(maker):
+    """Records are JSON with sorted names: `flexible-extract` comes before `strict-match` there."""
+    point = maker.point(measure="exact_match.strict-match", write=False)
+    for score in point.scores:
+        score["measures"]["exact_match.flexible-extract"] = {"value": 1, "stderr": None}
+        score["accuracy"] = "exact_match.strict-match"
+    entry = read_entry(Point.from_json(json.loads(json.dumps(point.to_json(), sort_keys=True))))
+    for task, answers in entry.answers.items():
+        assert answers.measure == "exact_match.strict-match"
+        assert marks_of(entry, task) is not None
+    point.scores[0]["accuracy"] = "acc"
+    with pytest.raises(ValueError, match="'acc' is none of its measures"):
+        read_entry(point)
