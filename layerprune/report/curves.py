@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from layerprune.report.entry import Answers, Entry
@@ -12,6 +12,9 @@ UNHEALED = "none"
 
 NAMED = "given"
 """The strategy of points whose layers the user named: no rule joins them."""
+
+SHOWN = 16
+"""Characters of a setting in a curve's name, and so many more as long as others begin alike."""
 
 JOINT = " · "
 """Between the parts of a curve's name."""
@@ -32,7 +35,7 @@ class Curve:
     entries: tuple[Entry, ...]
     """By rising number of layers dropped."""
     dense: Entry | None
-    """The whole model on the same questions, perhaps from another curve."""
+    """The whole model, not healed, on the same questions, perhaps from another curve."""
 
     @property
     def first(self) -> Entry:
@@ -72,12 +75,13 @@ def make_curves(entries: Iterable[Entry]) -> list[Curve]:
     for entry in entries:
         together[entry.curve_key].append(entry)
     groups = sorted((sorted(group, key=_depth) for group in together.values()), key=_rank)
-    whole: dict[str, Entry] = {}
-    for group in groups:
-        # A dense model may still have been healed: the reference is the one that was not.
-        for entry in (each for each in group if not each.dropped):
-            if entry.ground not in whole or entry.heal == UNHEALED != whole[entry.ground].heal:
-                whole[entry.ground] = entry
+    # A whole model may still have been healed, which is no reference for others.
+    whole = {
+        entry.ground: entry
+        for group in reversed(groups)
+        for entry in group
+        if not entry.dropped and entry.heal == UNHEALED
+    }
     firsts = [group[0] for group in groups]
     names = _names(firsts)
     return [
@@ -156,11 +160,21 @@ def _rule(entry: Entry, firsts: Sequence[Entry]) -> str:
 
 def _extras(entry: Entry, same: Sequence[Entry]) -> list[tuple[str, str]]:
     """The settings in which curves of the same name differ, and how they are said."""
-    return [
-        (name, f"seed {value}" if name == "seed" else f"{name}={value[:16]}")
-        for name, value in entry.settings.items()
-        if not name.startswith("prune.") and _vary(each.settings.get(name) for each in same)
-    ]
+    found = []
+    for name, value in entry.settings.items():
+        values = {each.settings.get(name, "") for each in same}
+        if not name.startswith("prune.") and len(values) > 1:
+            said = f"seed {value}" if name == "seed" else f"{name}={_told_apart(value, values)}"
+            found.append((name, said))
+    return found
+
+
+def _told_apart(value: str, values: Collection[str]) -> str:
+    """As much of a value as others do not begin with, and not less than they show of theirs."""
+    length = SHOWN
+    while len({each[:length] for each in values}) < len(values):
+        length += SHOWN
+    return value[:length]
 
 
 def _vary(values: Iterable[object]) -> bool:

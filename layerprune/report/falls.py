@@ -122,7 +122,7 @@ def _why(curve: Curve, dense: Estimate | None, chance: float | None, shared: Seq
     if curve.first.strategy == NAMED:
         return "its layers were named one by one, its points are not steps of one way"
     if dense is None:
-        return "there is no dense model to compare with"
+        return "there is no dense model to compare with: it takes heal=none with fraction 0"
     if chance is None:
         return "guessing evenly is not defined for its questions"
     if dense.interval is not None and dense.interval.low <= chance:

@@ -74,6 +74,24 @@ def test_the_dense_model_may_come_from_another_curve_but_never_healed(maker):
         assert (curve.dense.heal, curve.dense.num_dropped) == ("none", 0)
 
 
+def test_a_whole_model_that_was_healed_is_no_reference(maker):
+    maker.curve(counts=(0, 2, 4), heal="full", write=False)
+    maker.curve(counts=(0, 2, 4), heal="lora", write=False)
+    assert [curve.dense for curve in curves_of(maker)] == [None, None]
+
+
+def test_settings_that_begin_alike_are_told_apart(maker):
+    ends = ("gate_proj", "gate_projection", "up_proj")
+    for end in ends:
+        before = len(maker.made)
+        maker.curve(write=False)
+        for point in maker.made[before:]:
+            point.identity["heal"]["targets"] = ["mlp.a_long_name_of_a_module", f"mlp.{end}"]
+    labels = {curve.label for curve in curves_of(maker)}
+    assert len(labels) == len(ends)
+    assert all("a_long_name_of_a_module, mlp." in label for label in labels)
+
+
 def test_accuracy_is_kept_up_to_the_last_point_before_the_first_bad_one(maker):
     for dropped in ([], [3], [3, 4], [3, 4, 5]):
         maker.point(dropped, write=False)
