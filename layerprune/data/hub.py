@@ -44,19 +44,20 @@ def stream(
     def texts() -> Iterator[str]:
         import datasets
 
+        # `datasets` takes a name for an id on the hub where no such folder is.
+        folder = Path(path).expanduser()
+        place = str(folder) if folder.is_dir() else path
         try:
             rows = datasets.load_dataset(
-                path, config, revision=revision, split=split, streaming=True
+                place, config, revision=revision, split=split, streaming=True
             )
             for row in rows:
+                if field not in row:
+                    raise UserError(f"data.field={field}: {path} has the fields {', '.join(row)}.")
                 found = row[field]
                 text = render(found) if found and isinstance(found, list) else found
                 if text and not text.isspace():
                     yield text
-        except KeyError:
-            raise UserError(
-                f"data.field={field}: {path} has the fields {', '.join(row)}."
-            ) from None
         except UserError:
             raise
         except Exception as error:  # each data set has its own ways to fail

@@ -1,10 +1,7 @@
 """The door to lm-eval: it owns prompts, few-shot examples, metrics and aggregation."""
 
-import hashlib
-import importlib.util
 import logging
 import sys
-from collections.abc import Sequence
 from contextlib import chdir
 from functools import cache
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
+from layerprune.evaluate.digest import digest
 from layerprune.evaluate.score import Score, scores_of
 from layerprune.progress import say_once
 
@@ -19,8 +17,6 @@ OWN_TASKS = Path(__file__).parent / "tasks"
 
 MANY = 2000
 """Questions whose prompts take lm-eval some time to make."""
-
-TASK_FILES = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default: with another one its few-shot examples, and its scores, would differ."""
@@ -38,8 +34,8 @@ class Questions:
             raise UserError(f"eval.datasets_dir={config.datasets_dir} is not a folder.")
         self._config = config
         self._manager = _task_manager(config)
-        self.digest = _digest(self._manager, config.tasks)
-        """Hash of the files of tasks outside of lm-eval; its own carry version numbers."""
+        self.digest = digest(self._manager.task_index, config.tasks, OWN_TASKS)
+        """Hash of what tasks outside of lm-eval are made of; its own carry version numbers."""
         self._loaded: Any = None
 
     def score(self, lm: Any) -> list[Score]:
@@ -202,22 +198,6 @@ def _task_folders(config: EvalConfig) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"eval.include_path={folder} is not a folder.")
     return [OWN_TASKS, folder.resolve()]  # tasks are loaded from where data sets are
-
-
-def _digest(manager: Any, names: Sequence[str]) -> str:
-    """Hash of what lies beside the tasks' YAML, and in a folder `data` there."""
-    index = manager.task_index
-    folders = {Path(index[name].yaml_path).parent for name in names if index[name].yaml_path}
-    library = Path(importlib.util.find_spec("lm_eval").origin).parent  # type: ignore[union-attr,arg-type]
-    digest = hashlib.sha256()
-    for folder in sorted(folder for folder in folders if not folder.is_relative_to(library)):
-        # Of this project's own Python only the generator changes, and it changes no question.
-        kinds = TASK_FILES if folder.is_relative_to(OWN_TASKS) else TASK_FILES | {".py"}
-        for file in sorted((*folder.glob("*"), *folder.glob("data/**/*"))):
-            if file.suffix in kinds and file.is_file():
-                digest.update(f"{file.relative_to(folder)}\0".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def _suggestion(task: str, every: Any, own: Any) -> str:

@@ -162,4 +162,4 @@ def _correct(samples: Sequence[Any]) -> str | None:
     values = [next((of[name] for name in ACCURACIES if name in of), None) for of in samples]
     if not values or any(value not in (0, 1) for value in values):
         return None
-    return "".join(str(int(value)) for value in values)
+    return "".join("1" if value else "0" for value in values)

@@ -186,6 +186,21 @@ def test_what_a_data_set_lacks_is_named(data_set, settings, message):
         list(streamed(data_set, **settings).healing)
 
 
+def test_a_data_set_at_home_is_that_of_its_folder(data_set, monkeypatch):
+    monkeypatch.setenv("HOME", str(data_set.parent))
+    there, here = streamed("~/set"), streamed(data_set)
+    assert list(there.healing) == list(here.healing)
+
+
+def test_what_a_library_does_not_find_is_not_taken_for_the_field(data_set, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("features")
+
+    monkeypatch.setattr("datasets.load_dataset", broken)
+    with pytest.raises(UserError, match=r"data\.hub=.* cannot be read: 'features'"):
+        list(streamed(data_set).healing)
+
+
 def test_a_data_set_that_is_nowhere_is_named():
     with pytest.raises(UserError, match=r"data\.hub=nobody/nothing"):
         streamed("nobody/nothing")

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from tiny import byte_tokenizer, tiny
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
-from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.digest import digest as digest_of
+from layerprune.evaluate.harness import OWN_TASKS, Questions
 from layerprune.evaluate.scorer import Scorer
 
 SAMPLED = """
@@ -212,6 +214,43 @@ def test_digest_follows_the_files_of_the_asked_tasks_only(folder):
     (folder / "outputs" / "record.json").write_text("{}")
     assert digest() == before
     (folder / "rows.py").write_text(ROWS.replace("range(12)", "range(13)"))
+    assert digest() != before
+
+
+TAGGED = """
+task: tagged
+tag: some
+include: ../bases/base.yaml
+dataset_path: json
+dataset_kwargs:
+  data_files: {test: FOLDER/rows.jsonl}
+"""
+
+
+@pytest.mark.parametrize("name", ["tagged", "some", "both", "outer"])
+@pytest.mark.parametrize(
+    "changed", ["tasks/one/tagged.yaml", "tasks/bases/base.yaml", "rows.jsonl"]
+)
+def test_digest_follows_what_stands_in_groups_and_under_tags(tmp_path, name, changed):
+    tasks = tmp_path / "tasks"
+    for folder in ("one", "groups", "bases"):
+        (tasks / folder).mkdir(parents=True)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tasks / "bases" / "base.yaml").write_text("output_type: multiple_choice\ntest_split: test\n")
+    (tasks / "one" / "tagged.yaml").write_text(TAGGED.replace("FOLDER", str(tmp_path)))
+    both = "group: both\ntask:\n- task: tagged\n  num_fewshot: 1\n"
+    (tasks / "groups" / "both.yaml").write_text(both)
+    outer = "group: outer\ntask:\n- group: inner\n  task: [both]\n"
+    (tasks / "groups" / "outer.yaml").write_text(outer)
+
+    def digest():
+        index = TaskManager(include_path=[tasks], include_defaults=False).task_index
+        return digest_of(index, [name], OWN_TASKS)
+
+    before = digest()
+    assert digest() == before
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n# another\n")
     assert digest() != before
 
 
