@@ -98,7 +98,8 @@ class _Fit:
         if least > self._floor:
             say(f"fit: {because} needs {layers(least)} of {self._num_layers} to go: that first.")
             # A near miss may be bad luck: the search decides, by all that it heals.
-            if self._margins.kept(self._heal(least)).interval.high < self._fit.keep:
+            alone = self._config.heal.recipe == "none"
+            if alone or self._margins.kept(self._heal(least)).interval.high < self._fit.keep:
                 raise self._conflict(least, because)
         if self._config.heal.recipe == "none":
             return self._chosen(self._floor, None)

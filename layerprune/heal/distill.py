@@ -68,7 +68,7 @@ class Distillation(nn.Module):
         wanted = {slot: None for slot, _ in self._seams}
         hidden_BTH, own = self._run(input_ids, wanted if self._seam else {})
         loss = self._answers(hidden_BTH, taught_BTH, input_ids)
-        if self._seam:
+        if self._seam and self._seams:  # nothing dropped: no seam
             errors = [relative_error(own[slot], taught[layer]) for slot, layer in self._seams]
             loss = loss + self._seam * torch.stack(errors).mean()
         return {"loss": loss / (self._text + self._logits + self._seam)}

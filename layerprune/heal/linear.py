@@ -142,7 +142,7 @@ def _moments(
     sums: _Moments | None = None
     with torch.inference_mode(), _caught(projection, layers[first - 1], layers[last]) as seen:
         for ids_BT in ids_ST.split(BATCH):
-            model.get_decoder()(input_ids=ids_BT.to(model.device), use_cache=False)
+            decoder_stack(model).decoder(input_ids=ids_BT.to(model.device), use_cache=False)
             (read, _), (_, before), (_, after) = (
                 # Some layers flatten batch and time for their feed-forward part.
                 tuple(part.flatten(0, -2).double() for part in pair)
@@ -186,13 +186,15 @@ def _adds(model: PreTrainedModel, layer: nn.Module, projection: nn.Module, ids_1
     try:
         with torch.inference_mode(), _caught(projection, layer) as seen:
             ids_1T = ids_1T.to(model.device)
-            model.get_decoder()(input_ids=ids_1T, use_cache=False)
+            decoder_stack(model).decoder(input_ids=ids_1T, use_cache=False)
             (_, written), (_, plain) = seen
             generator = torch.Generator().manual_seed(0)
+            if written.numel() != plain.numel():  # a gate, of which there is one a token
+                return False
             # As large as the output itself, so that rounding cannot hide what becomes of it.
             push = torch.randn(written.shape, generator=generator).to(written) * plain.std()
             seen.clear()
-            model.get_decoder()(input_ids=ids_1T, use_cache=False)
+            decoder_stack(model).decoder(input_ids=ids_1T, use_cache=False)
             moved = (seen[1][1] - plain).view_as(push)
     finally:
         handle.remove()

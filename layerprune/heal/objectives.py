@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerprune.heal.chunked import summed
-from layerprune.model.stack import Head
+from layerprune.model.stack import Head, decoder_stack
 
 
 class NextToken(nn.Module):
@@ -19,9 +19,8 @@ class NextToken(nn.Module):
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
         """The loss on token ids [B, T]."""
-        hidden_BTH = self.model.get_decoder()(
-            input_ids=input_ids, use_cache=False
-        ).last_hidden_state
+        decoder = decoder_stack(self.model).decoder
+        hidden_BTH = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         return {"loss": cross_entropy(self.model, hidden_BTH, input_ids)}
 
 

@@ -192,6 +192,18 @@ def test_without_healing_the_largest_cut_that_keeps_enough_is_taken(settings, tm
     assert not fitted.candidates
 
 
+def test_without_healing_a_near_miss_is_no_answer(settings, alphabet, tmp_path):
+    base = [each for each in settings("study=near") if not each.startswith("heal")]
+    run(compose(*base, "fit.keep=0.5"))
+    points = {point.num_dropped: point for _, point, _ in Store(tmp_path / "near").points()}
+    over = {n: each.scores[0]["measures"]["acc"]["value"] - 1 / 3 for n, each in points.items()}
+    count = max(n for n in over if 0.05 < over[n] / over[0] < 0.98)
+    keep = over[count] / over[0] + 0.01
+    size = size_of_folder(alphabet / "model", ExportConfig(format="hf")).bytes_by_dropped[count]
+    with pytest.raises(UserError, match=rf"needs {count} layers of {LAYERS} to go"):
+        run(compose(*base, f"fit.keep={keep}", f"fit.memory={size}"))
+
+
 def test_the_command_line_looks_for_a_model_and_shows_its_points(
     settings, tmp_path, monkeypatch, capsys
 ):

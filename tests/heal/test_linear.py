@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from architectures import tiny_architecture
 from families import TINY
 from tiny import tiny
 
@@ -101,6 +102,14 @@ def test_is_folded_only_where_a_layer_simply_adds(family):
     else:
         with pytest.raises(UserError, match="heal=linear"):
             fit(model, PLAN, IDS_ST)
+
+
+def test_a_gate_is_nothing_to_fold_into():
+    """The last projection by name of a layer's feed-forward part may write a number a token."""
+    model = tiny_architecture("qwen2_moe")
+    assert hasattr(decoder_stack(model).layers[5].mlp, "shared_expert_gate")
+    with pytest.raises(UserError, match="heal=linear"):
+        fit(model, Plan("block", 8, (6,), 0.1, "a test"), IDS_ST)
 
 
 def test_plans_that_are_no_block_with_a_layer_before_it_are_refused():

@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 
 import pytest
 import torch
+from architectures import tiny_architecture
 from families import TINY
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -120,6 +121,20 @@ def changed(folder, tmp_path, recipe, *overrides):
     before = weights(cut(folder, tmp_path))
     after = weights(run(folder, tmp_path, recipe, *overrides).loaded.model)
     return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_distilling_goes_without_a_seam_where_nothing_is_dropped(tiny_folder, tmp_path):
+    healed = run(tiny_folder, tmp_path, "distill", plan=Plan("block", 8, (), None, "a test"))
+    assert [step["step"] for step in healed.record["steps"]] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_the_loss_is_that_of_transformers_where_a_decoder_is_its_head_by_name():
+    model = tiny_architecture("modernbert-decoder")
+    assert not hasattr(model.get_decoder(), "layers")
+    ids = torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = model(ids, labels=ids).loss
+        assert torch.allclose(NextToken(model)(ids)["loss"], wanted)
 
 
 def test_lora_leaves_every_weight_as_it_was(tiny_folder, tmp_path):
