@@ -122,11 +122,7 @@ class Jobs:
         model = None if data.files is None and data.hub is None else config.model
         text = self._once((data, planned, model), lambda: _text(data, planned, find))
         source = find()
-        if source.window is not None and config.data.sequence_length > source.window:
-            raise UserError(
-                f"data.sequence_length={config.data.sequence_length}: "
-                f"{source.name} reads {source.window} tokens at most."
-            )
+        _check_window(config, source)
         wanted, notes = targets(config.prune, source.num_layers)
         if source.fingerprint == NOT_HERE:
             notes.append(
@@ -157,6 +153,21 @@ class Jobs:
                 self._errors[key] = error
                 raise
         return self._known[key]
+
+
+def _check_window(config: Config, source: Source) -> None:
+    """Raise `UserError` for sequences that are longer than what the model reads."""
+    speed, heal = config.eval.speed, config.heal.sequence_length
+    wanted = {"data.sequence_length": config.data.sequence_length}
+    if heal is not None:
+        wanted["heal.sequence_length"] = heal
+    if speed.rounds:  # the last token is written, and not read
+        wanted["eval.speed.prompt_tokens + new_tokens - 1"] = (
+            speed.prompt_tokens + speed.new_tokens - 1
+        )
+    for key, tokens in wanted.items():
+        if source.window is not None and tokens > source.window:
+            raise UserError(f"{key}={tokens}: {source.name} reads {source.window} tokens at most.")
 
 
 def _source(config: ModelConfig, cache: Path, planned: bool) -> Source:

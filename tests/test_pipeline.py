@@ -293,12 +293,20 @@ def test_a_healed_point_of_known_distances_loads_one_model(
     assert point.healing is not None
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.sequence_length=513"],
+        ["heal=lora", "heal.sequence_length=513"],
+        ["eval=speed", "eval.speed.prompt_tokens=500", "eval.speed.new_tokens=14"],
+    ],
+)
 def test_sequences_longer_than_the_window_are_refused_before_a_weight_is_read(
-    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch, overrides
 ):
     monkeypatch.setattr(pipeline, "make", lambda _: pytest.fail("nothing may be made"))
-    with pytest.raises(UserError, match=r"sequence_length=513: tiny reads 512 tokens at most"):
-        run(tmp_path, tiny_folder, tiny_tasks, "data.sequence_length=513")
+    with pytest.raises(UserError, match=r"=513: tiny reads 512 tokens at most"):
+        run(tmp_path, tiny_folder, tiny_tasks, *overrides)
 
 
 def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_folder, tiny_tasks):

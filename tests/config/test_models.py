@@ -27,6 +27,9 @@ TAUGHT = {"teaching_gpt2": "gpt2", "teaching_qwen3": "qwen3", "teaching_gemma3":
 
 ANY = {"custom"}
 
+READS = {"gpt2": 1024}
+"""Tokens, of models that read less than the paper's sequences are long."""
+
 PAPER = {  # Gromov et al., appendix A.1: id, sequence length, peak rate, rank, targets
     "llama2_7b": ("meta-llama/Llama-2-7b-hf", 2048, 3e-4, 2, "gate_proj, down_proj, up_proj"),
     "llama2_13b": ("meta-llama/Llama-2-13b-hf", 4096, 3e-4, 64, "gate_proj, down_proj, up_proj"),
@@ -52,7 +55,8 @@ def test_a_preset_is_named_as_its_file_and_says_its_family(name):
     assert model.family
     assert model.path.startswith("package:") or model.path.count("/") == 1
     if name not in PAPER and not model.path.startswith("package:"):
-        assert model.healing == HealingFacts(), "nobody has measured what heals it"
+        facts = HealingFacts(sequence_length=READS.get(name, 2048))
+        assert model.healing == facts, "nobody has measured what heals it"
 
 
 @pytest.mark.parametrize("name", sorted(PAPER))

@@ -106,6 +106,8 @@ class HealConfig:
                 value > 0 or (value == 0 and key in MAY_BE_ZERO)
             ):
                 raise UserError(f"heal.{key}={value}: it must be greater than 0.")
+        if self.sequence_length == 1:
+            raise UserError("heal.sequence_length=1: nothing is predicted after one token alone.")
         if self.text_share is not None:
             micro = min(self.micro_batch_size or 1, self.batch_size or 1)
             some = self.text_share * micro
