@@ -1,6 +1,7 @@
 """A point's model as a checkpoint of its own, which plain transformers loads."""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,10 @@ from layerprune.model.settings import forget_unknown
 from layerprune.model.shards import write_without
 from layerprune.model.source import Source
 from layerprune.model.surgery import drop_layers
+from layerprune.record.checkpoint import ABOUT, MODEL
 from layerprune.record.identity import plain
 from layerprune.record.point import Point
 from layerprune.report.card import card
-
-MODEL = "model"
-"""Folder of a point with its checkpoint."""
 
 SHARD = 5 * 10**9
 """Bytes of the largest file: a larger one is slow to move, and has to be had whole to be read."""
@@ -37,10 +36,10 @@ def export(
     """Write `folder/model`: weights, configuration, tokenizer, which layers they are, and a card.
 
     Weights are in the precision of the model's files, whatever it was healed and asked in, or in
-    that of `form`. They are copied from file to file where nothing has changed them; else the model
-    is opened again, and what healing changed is merged into it. Raises `UserError` where that was
-    not kept. `curve` are the points that the card shows beside this one, and `said` is what else it
-    says.
+    that of `form`, and take the place of a checkpoint in another one. They are copied from file to
+    file where nothing has changed them; else the model is opened again, and what healing changed is
+    merged into it. Raises `UserError` where that was not kept. `curve` are the points that the card
+    shows beside this one, and `said` is what else it says.
     """
     form = form or ExportConfig(format="hf")
     dropped, healing = point.plan["dropped"], point.healing
@@ -51,7 +50,7 @@ def export(
             _write_opened(source, point, folder if changed else None, form, beside)
         tokenizer.save_pretrained(beside)
         write_json(
-            beside / "layerprune.json",
+            beside / ABOUT,
             {
                 "key": point.key,
                 "model": point.model,
@@ -64,6 +63,7 @@ def export(
             },
         )
         (beside / "README.md").write_text(card(point, curve, form, said), encoding="utf-8")
+        shutil.rmtree(folder / MODEL, ignore_errors=True)  # one in another form
     return folder / MODEL
 
 

@@ -15,6 +15,7 @@ from layerprune.model.load import conversations
 from layerprune.model.source import NOT_HERE, Source, described, locate
 from layerprune.plan import GREEDY, STRATEGIES
 from layerprune.plan.target import Target, targets
+from layerprune.record.checkpoint import written
 from layerprune.record.identity import identity, plain, point_key
 from layerprune.record.point import content_hash
 from layerprune.record.store import Store
@@ -33,7 +34,7 @@ class Job:
     targets: dict[str, Target]
     """By the point's key, in the order asked."""
     notes: list[str]
-    """Lines for the user: fractions that add no point."""
+    """Lines for the user."""
     keep_all: bool = False
     """Whether all that healing changed is kept, even every weight: for an export."""
 
@@ -67,10 +68,15 @@ class Job:
         return all(self._is_done(key) for key in self.targets)
 
     def _is_done(self, key: str) -> bool:
-        exported = (
-            self.config.export.format == "none" or (self.store.point_folder(key) / "model").is_dir()
-        )
-        return exported and self.store.read(key) is not None
+        return self.exported(key) and self.store.read(key) is not None
+
+    def exported(self, key: str) -> bool:
+        """Whether a point's checkpoint is there in the form that was asked for, if one was."""
+        form = self.config.export
+        if form.format == "none":
+            return True
+        found = written(self.store.point_folder(key))
+        return found is not None and found[0] == plain(asdict(form))
 
     @property
     def title(self) -> str:

@@ -87,7 +87,7 @@ def make(jobs: Sequence[Job]) -> Outcome:
         todo = missing(jobs, outcome) if processes.count() == 1 else []
     if processes.first():
         for job in jobs:
-            _export(job)
+            _export(job, outcome)
     return outcome
 
 
@@ -130,6 +130,7 @@ def _make_with(whole: Whole, wanted: Sequence[Wanted], outcome: Outcome) -> None
     lead = wanted[0].job
     try:
         lead.questions.load()
+        lead.questions.check(whole.tokenizer)
         heldout_ST = whole.heldout
     except Exception as error:
         _give_up(wanted, error, outcome)
@@ -284,18 +285,23 @@ def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed |
     )
 
 
-def _export(job: Job) -> None:
-    """A checkpoint of each point that has none yet, in the folder `model` of the point."""
+def _export(job: Job, outcome: Outcome) -> None:
+    """A checkpoint of each point that has none yet in the form that was asked for."""
     if job.config.export.format == "none":
         return
-    from layerprune.export import export
-
     points = finished(job)
     for point in points:
+        if job.exported(point.key):
+            continue
+        from layerprune.export import export
+
         folder = job.store.point_folder(point.key)
-        if not (folder / "model").is_dir():
-            export(job.source, point, folder, points, job.config.export)
-            say(f"{folder / 'model'}: a checkpoint that transformers loads.")
+        try:
+            found = export(job.source, point, folder, points, job.config.export)
+        except UserError as error:
+            outcome.refused.setdefault(str(error), []).append(folder)
+        else:
+            say(f"{found}: a checkpoint that transformers loads.")
 
 
 def _point(

@@ -35,17 +35,11 @@ class Outcome:
     failed: dict[Path, str] = field(default_factory=dict)
     """By their folder."""
     refused: dict[str, list[Path]] = field(default_factory=dict)
-    """Points that nothing was tried for, by what the user can mend."""
+    """Points that nothing was tried for, or that have no checkpoint, by what the user can mend."""
 
     def gave_up(self, folder: Path) -> bool:
         """Whether nothing more is tried for a point."""
         return folder in self.failed or any(folder in each for each in self.refused.values())
-
-    def add(self, other: "Outcome") -> None:
-        """Take in what came of other points."""
-        self.failed |= other.failed
-        for why, folders in other.refused.items():
-            self.refused[why] = list({*self.refused.get(why, []), *folders})
 
 
 def missing(jobs: Sequence[Job], but: Outcome) -> list[Wanted]:
@@ -67,7 +61,7 @@ def missing(jobs: Sequence[Job], but: Outcome) -> list[Wanted]:
 def claimed(todo: Sequence[Wanted]) -> Iterator[list[Wanted]]:
     """Those of some points that nobody else makes while the block lasts.
 
-    Where others make all of them, this waits until one is free, and yields it, or nothing if it is
+    Where others make all of them, this waits for the first, and yields it, or nothing if it is
     there by then. Processes of one run (`torchrun`) make the same points together and claim none.
     """
     if processes.count() > 1:

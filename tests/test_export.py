@@ -174,6 +174,37 @@ def test_finished_points_are_exported_without_being_made_again(tiny_folder, tiny
         }  # fmt: skip
 
 
+def test_a_checkpoint_in_another_form_takes_the_place_of_one(tiny_folder, tiny_tasks, tmp_path):
+    asked = tiny_folder, tiny_tasks, tmp_path, "lora", LAYERS
+    for form, dtype in ((), torch.float32), (["export.dtype=bfloat16"], torch.bfloat16), ((), None):
+        _, folder = exported(settings(*asked, *form))
+        found = {value.dtype for value in tensors(folder / "model").values()}
+        assert found == {dtype or torch.float32}
+        written = (folder / "model" / "layerprune.json").stat().st_mtime_ns
+        exported(settings(*asked, *form))
+        assert (folder / "model" / "layerprune.json").stat().st_mtime_ns == written
+    assert len(list(folder.parent.iterdir())) == 1, "it was healed once"
+
+
+def test_one_export_that_is_refused_stops_no_other(tiny_folder, tiny_tasks, tmp_path, monkeypatch):
+    real, refused = export, []
+
+    def refuse(source, point, *rest):
+        if point.num_dropped == 2:
+            refused.append(point.key)
+            raise UserError("it cannot be saved")
+        return real(source, point, *rest)
+
+    monkeypatch.setattr("layerprune.export.export", refuse)
+    config = settings(tiny_folder, tiny_tasks, tmp_path, "none", "prune.fraction=[0,0.25,0.5]")
+    with pytest.raises(UserError, match="it cannot be saved"):
+        run(config)
+    there = {path.parent.name for path in tmp_path.glob("outputs/default/points/*/model")}
+    points = {path.name for path in tmp_path.glob("outputs/default/points/*")}
+    assert there == points - set(refused)
+    assert len(there) == 2
+
+
 def test_weights_that_were_not_kept_are_named(tiny_folder, tiny_tasks, tmp_path):
     run(settings(tiny_folder, tiny_tasks, tmp_path, "full", LAYERS, "export=none"))
     with pytest.raises(UserError, match="full changed was not kept"):

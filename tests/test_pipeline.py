@@ -224,6 +224,18 @@ def test_questions_that_are_not_there_are_one_line(tmp_path, tiny_folder, tiny_t
             run(tmp_path, tiny_folder, tiny_tasks, "data.calibration=questions", *more)
 
 
+@pytest.mark.parametrize("recipe", ["none", "linear"])
+def test_a_model_without_a_chat_template_is_refused_before_any_work(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch, recipe
+):
+    monkeypatch.setattr(whole, "load", lambda *_: pytest.fail("a weight was read"))
+    monkeypatch.setattr("layerprune.heal.recipes.heal", lambda *_: pytest.fail("it was healed"))
+    asked = (f"heal={recipe}", "eval.chat_template=true", "prune.fraction=[0.25,0.5]")
+    with pytest.raises(UserError, match=r"^eval\.chat_template=true: .* no chat template\.$"):
+        run(tmp_path, tiny_folder, tiny_tasks, *asked)
+    assert not list(tmp_path.glob("outputs/*/points/*/failed.json"))
+
+
 def test_named_layers(tmp_path, tiny_folder, tiny_tasks):
     (point,) = run(tmp_path, tiny_folder, tiny_tasks, "prune.layers=[6,1]")
     assert point.plan["strategy"] == "given"

@@ -56,8 +56,6 @@ class Questions:
             seed = self._config.fewshot_seed
             task.set_fewshot_seed(seed=FEWSHOT_SEED if seed is None else seed)
         chat = self._config.chat_template
-        if chat and not getattr(lm.tokenizer, "chat_template", None):
-            raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
         count = sum(
             min(len(task.eval_docs), self._config.limit or sys.maxsize)
             for task in self._loaded["tasks"].values()
@@ -73,6 +71,11 @@ class Questions:
             fewshot_as_multiturn=chat,
         )
         return scores_of(results, self._loaded["tasks"])
+
+    def check(self, tokenizer: Any) -> None:
+        """Raise `UserError` where a model with this tokenizer cannot be asked so."""
+        if self._config.chat_template and not getattr(tokenizer, "chat_template", None):
+            raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
 
     def solved(self) -> list[str]:
         """A text for each task: all its questions with their right answers, by the task's name.

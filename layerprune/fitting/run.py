@@ -4,20 +4,17 @@ All that is measured are ordinary points of the study, which have records: what 
 and the report shows them.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from layerprune import pipeline, processes
 from layerprune.config.compose import compose
 from layerprune.config.schema import Config, Dtype, ExportConfig, FitConfig, HealConfig, SpeedConfig
 from layerprune.errors import UserError
-from layerprune.export import MODEL, export
+from layerprune.export import export
 from layerprune.files import write_json
 from layerprune.fitting.budget import (
     Size,
@@ -39,6 +36,7 @@ from layerprune.fitting.verify import verify
 from layerprune.job import Job, Jobs
 from layerprune.model.precision import precision
 from layerprune.progress import say
+from layerprune.record.checkpoint import MODEL, written
 from layerprune.record.identity import plain
 from layerprune.report.entry import Entry, read_entry
 from layerprune.report.fit import FIT
@@ -292,9 +290,8 @@ class _Fit:
         point, form = fitted.point, self._config.export
         folder = self._store.point_folder(point.key)
         said = " ".join(fitted.lines())
-        if _written(folder / MODEL) != (plain(asdict(form)), said):
-            # An older one was written in another form, or for another budget.
-            shutil.rmtree(folder / MODEL, ignore_errors=True)
+        # An older one may have been written in another form, or for another budget.
+        if written(folder) != (plain(asdict(form)), said):
             others = self._healed.values() if fitted.healed else self._curve
             curve = [read for each in others if (read := self._store.read(each.key))]
             export(self._source, point, folder, curve, form, said)
@@ -333,15 +330,6 @@ def fit(
     if not config.fit.asked:
         raise UserError("fit without a budget: give keep, memory or speedup.")
     return run(config)
-
-
-def _written(folder: Path) -> tuple[Any, Any] | None:
-    """In which form a checkpoint is, and what its card says; None if there is none."""
-    try:
-        content = json.loads((folder / "layerprune.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content.get("export"), content.get("said")
 
 
 def _plain(config: Config) -> Config:

@@ -299,7 +299,7 @@ def test_a_chat_template_frames_questions_and_examples(folder):
     config = ask_for(folder, "sampled", num_fewshot=1, chat_template=True, limit=4)
     tokenizer, model = byte_tokenizer(), tiny("llama", vocab_size=259)
     with pytest.raises(UserError, match=r"eval\.chat_template=true: the model's tokenizer"):
-        Questions(config).score(Scorer(model, tokenizer))
+        Questions(config).check(tokenizer)
     tokenizer.chat_template = (
         "{% for each in messages %}<{{ each.role }}>{{ each.content }}{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
