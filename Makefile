@@ -32,7 +32,7 @@ MUTANTS ?= '*3'
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## install everything into .venv (once, and again when the pins change)
+setup: $(READY)  ## install everything into .venv (once, and again when pyproject.toml changes)
 
 $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layerprune needs Python 3.11 or newer: make setup PYTHON=python3.11")'

@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerprune import processes
 from layerprune.config import fence
-from layerprune.config.compose import STUMBLES, conf_dir, explain, job_key, typed, unreadable
+from layerprune.config.compose import conf_dir, explain, job_key, typed
+from layerprune.config.stumbles import STUMBLES, unreadable
 from layerprune.errors import PointFailed, UserError, refusal
 from layerprune.grid import Grid
 from layerprune.progress import console, say
@@ -101,10 +102,8 @@ def _main() -> None:
         _stop(unreadable(error))
     except KeyboardInterrupt:
         _stop("Stopped. The same command goes on where it was.", status=130)
-    if _run.refused:
-        _stop(NEXT_LINE.join(_run.refused))
-    if lost := _lost():
-        _stop(NEXT_LINE.join(lost), status=1)
+    if lines := [*_run.refused, *_lost()]:
+        _stop(NEXT_LINE.join(lines), status=2 if _run.refused else 1)
 
 
 def _in_hydra(error: BaseException) -> bool:
@@ -257,9 +256,12 @@ def _show_grid(jobs: "Sequence[Job]") -> None:
 
 
 def _lost() -> list[str]:
-    """A line for each point that was asked for and has no record."""
+    """A line for each point that was asked for and has no record.
+
+    Where something was refused, that is why others were not made.
+    """
     lost = dict(_run.failed)
-    if processes.first() and not _run.dry:
+    if processes.first() and not _run.dry and not _run.refused:
         for job in _run.jobs.values():
             for key in job.targets:
                 folder = job.store.point_folder(key)

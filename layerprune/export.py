@@ -1,7 +1,6 @@
 """A point's model as a checkpoint of its own, which plain transformers loads."""
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError
-from layerprune.files import creating_folder, write_json
+from layerprune.files import replacing_folder, write_json
 from layerprune.model.load import load, load_tokenizer
 from layerprune.model.precision import precision
 from layerprune.model.settings import forget_unknown
@@ -45,7 +44,7 @@ def export(
     dropped, healing = point.plan["dropped"], point.healing
     changed = healing is not None and healing["steps"][-1]["step"] > 0
     tokenizer = load_tokenizer(source)
-    with creating_folder(folder / MODEL) as beside:
+    with replacing_folder(folder / MODEL) as beside:
         if changed or not write_without(source, dropped, beside, form.dtype, SHARD):
             _write_opened(source, point, folder if changed else None, form, beside)
         tokenizer.save_pretrained(beside)
@@ -63,7 +62,6 @@ def export(
             },
         )
         (beside / "README.md").write_text(card(point, curve, form, said), encoding="utf-8")
-        shutil.rmtree(folder / MODEL, ignore_errors=True)  # one in another form
     return folder / MODEL
 
 

@@ -64,6 +64,14 @@ def creating_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """As `creating_folder`, in the place of a folder that may be there, which stays until then."""
+    with creating_folder(path) as beside:
+        yield beside
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
 def _named(path: Path) -> Iterator[None]:
     """What the system refuses about a file beside `path`, whose name says nothing, as of `path`.
 

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from layerprune.config.stumbles import STUMBLES, unreadable
 from layerprune.errors import UserError
 from layerprune.files import write_text
 from layerprune.progress import say
@@ -87,7 +88,12 @@ class Grid(BasicSweeper):
                     del known[chosen]["hydra"]
             job = deepcopy(known[chosen])
             for parsed in values.values():
-                OmegaConf.update(job, parsed.key_or_group, parsed.value(), merge=True)
+                try:
+                    OmegaConf.update(job, parsed.key_or_group, parsed.value(), merge=True)
+                except OmegaConfBaseException:
+                    raise
+                except STUMBLES as error:
+                    raise UserError(unreadable(error)) from error
             yield job
 
 
@@ -108,8 +114,7 @@ class _Heard:
         self._details.unlink(missing_ok=True)
         try:
             ended: Sequence[JobReturn] = self._launcher.launch(job_overrides, initial_job_idx)
-            for job in ended:
-                Grid.hear(job.return_value)
+            _hear(ended)
         except (UserError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:  # each launcher has errors of its own
@@ -121,6 +126,18 @@ class _Heard:
             say(f"The launcher failed: {type(error).__name__}: {reason}.{where}")
             return []
         return ended
+
+
+def _hear(ended: Sequence[JobReturn]) -> None:
+    """Take what each job returned; then raise what the first of those raised that did not."""
+    raised: list[Exception] = []
+    for job in ended:
+        try:
+            Grid.hear(job.return_value)
+        except Exception as error:
+            raised.append(error)
+    if raised:
+        raise raised[0]
 
 
 class _OneByOne:

@@ -267,7 +267,9 @@ def _answers(job: Job) -> Answers:
     held = f"-{config.quantization.value}" if config.quantization else ""
     weights = f"{job.source.fingerprint}-{config.dtype.value}{held}"
     kind = torch_device(job.config.runtime.device).type
-    return Answers(job.cache / "answers", f"{weights}-{kind}")
+    # Others were rounded as it came: a point that is made anew would have other digits.
+    again = "-deterministic" if job.config.runtime.deterministic else ""
+    return Answers(job.cache / "answers", f"{weights}-{kind}{again}")
 
 
 def _heal(job: Job, wanted: Wanted, plan: Plan, heldout_ST: Tensor) -> "Healed | None":

@@ -55,12 +55,14 @@ def show_grid(jobs: Sequence[Job]) -> None:
         table.add_row(share.title, *counts, left if share.todo else "")
     console = Console()
     console.print(table)
-    known = [share.seconds for share in lines if share.seconds is not None]
     todo = sum(share.todo for share in lines)
     of_all = sum(share.done for share in lines) + todo
     text = f"{of_all} points, {todo} to do"
+    known = [share.seconds for share in lines if share.todo and share.seconds is not None]
     if known:
         text += f": about {spoken(sum(known))}, by those of their kind that are done"
+        unknown = sum(share.todo for share in lines if share.seconds is None)
+        text += f", but for {unknown} of which none is done" if unknown else ""
     console.print(f"{text}.", highlight=False)
 
 

@@ -1,7 +1,7 @@
 """A job's model before any cut, and the plans that follow from what is measured on it."""
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path as Folder
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from layerprune.job import Job
 from layerprune.model.load import Loaded, load, load_tokenizer
 from layerprune.paths.room import Room
 from layerprune.plan import GREEDY, follow, make_plan
-from layerprune.plan.order import stored_order
+from layerprune.plan.order import Order, stored_order
 from layerprune.plan.plan import Plan
 from layerprune.plan.search import extend
 from layerprune.plan.target import Target
@@ -121,11 +121,16 @@ def _profile(job: Job, whole: Whole) -> Profile:
 def _plans_in_order(job: Job, whole: Whole, wanted: list[Target]) -> list[Plan]:
     """The plans of `prune=greedy`, from one order of layers, which is kept as distances are."""
     depends_on = order_identity(job.config, *job.digests)
+
+    def add(order: Order, count: int) -> None:
+        model, ids_ST, config = whole.loaded.model, whole.calibration, job.config
+        extend(model, config.metric, ids_ST, config.seed, order, count)
+
     order = stored_order(
         job.cache / "profiles",
         content_hash(depends_on),
         depends_on,
         max((target.count for target in wanted if target.layers is None), default=0),
-        partial(extend, whole.loaded.model, job.config.metric, whole.calibration, job.config.seed),
+        add,
     )
     return [follow(target, order, job.source.num_layers) for target in wanted]

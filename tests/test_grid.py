@@ -16,6 +16,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.config.compose import conf_dir
+from layerprune.errors import UserError
 from layerprune.grid import PLUGIN, BasicLauncher, Grid, _Heard, _OneByOne
 
 
@@ -89,6 +90,11 @@ def test_what_hydra_refuses_is_refused(grid, overrides):
         list(grid._composed([overrides]))
 
 
+def test_keys_within_one_that_is_null_are_refused_in_a_line(grid):
+    with pytest.raises(UserError, match=r"within one that is null, as model\.shape"):
+        list(grid._composed([["model=phi3_mini", "model.shape.num_hidden_layers=4"]]))
+
+
 def test_jobs_that_ended_keep_nothing_of_their_configuration(tmp_path):
     kept, numbers = [], []
 
@@ -146,6 +152,19 @@ def test_a_launcher_that_fails_is_told_of_and_ends_no_sweep(tmp_path, capsys, wo
     line = capsys.readouterr().err.replace("\n", " ")
     assert said in line
     assert "RuntimeError" in details.read_text()
+
+
+def test_a_job_that_raised_keeps_no_other_from_being_heard(tmp_path, monkeypatch, capsys):
+    class Works:
+        def launch(self, job_overrides, initial_job_idx):
+            failed = JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError("it fell over"))
+            return [failed, JobReturn(status=JobStatus.COMPLETED, _return_value=7)]
+
+    heard = []
+    monkeypatch.setattr(Grid, "hear", heard.append, raising=False)
+    _Heard(Works(), tmp_path / "launcher.log").launch([["seed=1"], ["seed=2"]], 0)
+    assert heard == [7]
+    assert "it fell over" in capsys.readouterr().err
 
 
 def test_a_launcher_that_works_leaves_nothing_of_an_earlier_failure(tmp_path, monkeypatch):

@@ -129,6 +129,12 @@ def test_less_text_than_asked_for_is_said(tmp_path, tiny_folder, tiny_tasks, cap
     assert point.loss["num_sequences"] == 4
 
 
+HEALING = (
+    "heal=full", "heal.steps=4", "heal.batch_size=2", "heal.micro_batch_size=2",
+    "heal.sequence_length=32", "heal.warmup_steps=1", "heal.save_every=1",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def every_metric(tmp_path_factory):
     """One study for all metrics: what they share is measured once."""
@@ -292,16 +298,18 @@ def test_a_healed_point(tmp_path, tiny_folder, tiny_tasks):
     assert kept[0] == kept[1]
 
 
+@pytest.mark.parametrize("strategy", ["block", "greedy"])
 def test_a_healed_point_of_known_distances_loads_one_model(
-    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch, strategy
 ):
-    run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25")
+    asked = (tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.125", f"prune={strategy}")
+    run(*asked)
 
     def loaded(*_):
         raise AssertionError("the whole model is of no use to it")
 
     monkeypatch.setattr(whole, "load", loaded)
-    (point,) = run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=0.25", "heal=linear")
+    (point,) = run(*asked, *HEALING)
     assert point.healing is not None
 
 
@@ -322,11 +330,7 @@ def test_sequences_longer_than_the_window_are_refused_before_a_weight_is_read(
 
 
 def test_a_point_that_fails_leaves_the_others_and_its_reason(tmp_path, tiny_folder, tiny_tasks):
-    training = (
-        "heal=full", "heal.steps=4", "heal.batch_size=2", "heal.micro_batch_size=2",
-        "heal.sequence_length=32", "heal.warmup_steps=1", "heal.save_every=1",
-    )  # fmt: skip
-    exploding = (*training, "heal.learning_rate=1e30", "heal.max_grad_norm=1e30")
+    exploding = (*HEALING, "heal.learning_rate=1e30", "heal.max_grad_norm=1e30")
     study = tmp_path / "outputs" / "tiny"
     with pytest.raises(PointFailed, match="not a number at step"):
         run(tmp_path, tiny_folder, tiny_tasks, "prune.fraction=[0.25,0.5]", *exploding)

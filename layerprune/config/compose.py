@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -19,10 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from layerprune import grid
 from layerprune.config import fence
 from layerprune.config.schema import Config
+from layerprune.config.stumbles import STUMBLES, unreadable
 from layerprune.errors import UserError
 from layerprune.redact import redacted
-
-_E = TypeVar("_E", bound=BaseException)
 
 
 def _register() -> None:
@@ -35,18 +33,14 @@ def _register() -> None:
     OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 
-STUMBLES = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What Hydra and OmegaConf raise, beside errors of their own, of overrides they do not expect."""
-
-
 def compose(*overrides: str) -> Config:
     """The typed configuration that `python main.py OVERRIDES` would run, without running it."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             composed = hydra_compose("config", overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException):
-            raise
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error)) from error
         except STUMBLES as error:
             raise UserError(unreadable(error)) from error
         return typed(composed)
@@ -116,16 +110,6 @@ def typed(composed: DictConfig) -> Config:
     return config
 
 
-def unreadable(error: Exception) -> str:
-    """One line for an override that Hydra does not expect, and stumbles over."""
-    if "NoneType" in str(error):  # OmegaConf merges keys into what is there, and there is nothing
-        return (
-            "An override sets keys within one that is null, as model.shape is for most models: "
-            "only a YAML file, such as one of conf/model, can set these."
-        )
-    return f"An override cannot be used: {' '.join(str(error).split())}"
-
-
 def explain(error: HydraException | OmegaConfBaseException) -> str:
     """One line that says which key is wrong and what is allowed."""
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -135,7 +119,7 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
             return f"launcher={choice} is not installed: pip install 'layerprune[{extra}]'."
         if group:
             return f"{group}={choice} is not known: choose one of {', '.join(error.options)}."
-    cause = _cause(error, OmegaConfBaseException)
+    cause = _cause(error)
     if cause is None:
         return " ".join(str(error).split())
     key = cause.full_key or str(cause.key or "")
@@ -146,10 +130,10 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     return f"{key}: {str(cause).strip().splitlines()[0].rstrip('.')}."
 
 
-def _cause(error: BaseException, kind: type[_E]) -> _E | None:
-    """The nearest exception of that kind in the chain that led to `error`."""
+def _cause(error: BaseException) -> OmegaConfBaseException | None:
+    """OmegaConf's own exception in the chain that led to `error`."""
     link: BaseException | None = error
-    while link is not None and not isinstance(link, kind):
+    while link is not None and not isinstance(link, OmegaConfBaseException):
         link = link.__cause__ or link.__context__
     return link
 

@@ -180,7 +180,7 @@ def _asked(config: Config, shape: Shape, paths: Sequence[Path], held: Quantizati
         of_text = _passes(config, shape, text, alive + 1)
         cost.streamed = (cost.passes + of_text) * _layers_bytes(config, shape)
     if questions.written:
-        seen = (questions.alone + questions.written) / questions.questions
+        seen = (questions.alone + questions.written) / questions.answers
         layers = sum(map(len, paths))
         before = questions.alone * layers * of_layer(shape, seen)
         cost.add("prompts before writing", before, _share(READING, held))

@@ -56,13 +56,15 @@ class Load:
     """Tokens of prompts that are read by each model alone, before it writes."""
     written: float = 0.0
     """Tokens that it writes."""
+    answers: int = 0
+    """Questions whose answers it writes."""
 
 
 def load(config: EvalConfig) -> Load | None:
     """What the tasks ask of a model; None where one of them is not in the table."""
     if not set(config.tasks) <= set(TASKS):
         return None
-    questions = 0
+    questions = answers = 0
     read = positions = seen = alone = written = 0.0
     for name in config.tasks:
         task = TASKS[name]
@@ -73,10 +75,11 @@ def load(config: EvalConfig) -> Load | None:
         if task.written:
             alone += count * (task.question + before)
             written += count * task.written
+            answers += count
             continue
         tokens = count * (task.question + (before if task.drawn else 0))
         tokens += 0 if task.drawn else task.subjects * before
         read += tokens
         positions += count * task.positions
         seen += tokens * (task.question + before)
-    return Load(questions, read, positions, seen / max(read, 1), alone, written)
+    return Load(questions, read, positions, seen / max(read, 1), alone, written, answers)

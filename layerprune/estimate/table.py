@@ -1,6 +1,7 @@
 """What the points that are not there yet will take, as a table."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -43,16 +44,16 @@ def costs(jobs: Sequence[Job]) -> dict[str, tuple[int, Cost]]:
 
     Distances that several jobs need are counted with the first of them.
     """
-    shape_of: dict[str, Shape | None] = {}
+    shape_of: dict[Path, Shape | None] = {}
     of_title: dict[str, tuple[int, Cost]] = {}
     profiled = set()
     for job in jobs:
         todo = [target for key, target in job.targets.items() if job.store.read(key) is None]
         if not todo:
             continue
-        if job.source.name not in shape_of:
-            shape_of[job.source.name] = _shape(job)
-        shape = shape_of[job.source.name]
+        if (folder := job.source.folder) not in shape_of:  # names are for people
+            shape_of[folder] = _shape(job)
+        shape = shape_of[folder]
         if shape is None:
             continue
         config = job.config
@@ -118,7 +119,7 @@ def _title(job: Job) -> str:
 
 def _measured(config: Config, source: Source) -> str:
     """What names a measurement of distances."""
-    model = (source.name, config.model.quantization, config.model.dtype)
+    model = (str(source.folder), config.model.quantization, config.model.dtype)
     return repr((model, config.metric, config.data, config.seed))
 
 

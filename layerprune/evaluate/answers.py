@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
 
 from layerprune.evaluate.contexts import Answer, Group
@@ -28,7 +29,7 @@ class Answers:
 
     def __init__(self, folder: Path, model: str) -> None:
         """Keep them below `folder`; `model` names weights, precision and kind of device."""
-        self._folder = folder / f"{model}-{VERSION}-{transformers.__version__}"
+        self._folder = folder / f"{model}-{VERSION}-{transformers.__version__}-{torch.__version__}"
 
     @contextmanager
     def of(self, chunk: Group) -> Iterator["Chunk"]:

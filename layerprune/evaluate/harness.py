@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from contextlib import chdir
 from functools import cache
 from pathlib import Path
@@ -107,9 +108,7 @@ class Questions:
         except Exception as error:  # each data set has its own ways to fail
             reason = " ".join(str(error).split())
             raise UserError(f"eval.tasks={names} cannot be loaded: {reason}") from error
-        of = self._config.num_fewshot_of
-        for name in set(of) - set(loaded["tasks"]):
-            raise UserError(f"eval.num_fewshot_of: {name} is not one of the tasks that are asked.")
+        of = _of_each(self._config.num_fewshot_of, loaded)
         for name, task in loaded["tasks"].items():
             own = task.get_config("num_fewshot")
             asked = of.get(name, self._config.num_fewshot)
@@ -124,6 +123,20 @@ class Questions:
             if self._config.fewshot_seed is not None:
                 _shuffle(task, self._config.fewshot_seed)
         self._loaded = loaded
+
+
+def _of_each(numbers: Mapping[str, int], loaded: Any) -> dict[str, int]:
+    """The numbers of single tasks: a group's is that of all in it that have none of their own."""
+    found: dict[str, int] = {}
+    for name, number in numbers.items():
+        if name in loaded["groups"]:
+            below = [task.task_name for task in loaded["groups"][name].get_all_tasks()]
+            found |= dict.fromkeys((each for each in below if each not in numbers), number)
+        elif name in loaded["tasks"]:
+            found[name] = number
+        else:
+            raise UserError(f"eval.num_fewshot_of: {name} is not one of the tasks that are asked.")
+    return found
 
 
 def _solved(task: Any) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from layerprune import memory
 from layerprune.config.schema import SpeedConfig
+from layerprune.model.quantized import weight_bytes
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.paths.tree import Path
@@ -122,15 +123,12 @@ def _wait(model: PreTrainedModel) -> None:
 
 def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> Costs:
     """Bytes of weights, bytes at the most, operations for each token that is read or written."""
-    weights = {
-        tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())
-    }
     flops_read, flops_written = (_flops(model, ids_BT, count) for count in (1, 2))
     memory.reset_peak(model.device)
     before = memory.peak(model.device)
     _generate(model, ids_BT, new_tokens)
     above = max(0, memory.peak(model.device) - before)
-    size = sum(weights.values())
+    size = weight_bytes(model)
     return (
         size,
         size + above,

@@ -258,9 +258,10 @@ class _Fit:
         )
         for line in fitted.lines():
             say(line)
+        write_json(self._store.folder / FIT, fitted.found())
         if self._config.export.format != "none":
             fitted = self._exported(fitted)
-        write_json(self._store.folder / FIT, fitted.found())
+            write_json(self._store.folder / FIT, fitted.found())
         return fitted
 
     def _steps(self, chosen: int, belief: Belief | None) -> Iterator[Step]:
@@ -295,6 +296,10 @@ class _Fit:
             others = self._healed.values() if fitted.healed else self._curve
             curve = [read for each in others if (read := self._store.read(each.key))]
             export(self._source, point, folder, curve, form, said)
+        if self._config.runtime.stream:
+            say(f"{folder / MODEL}: a checkpoint. It was not opened: with runtime.stream it may be "
+                "larger than memory.")  # fmt: skip
+            return replace(fitted, folder=folder / MODEL)
         try:
             same = verify(self._config, point, folder / MODEL, self._source.own_code)
             samples = write_samples(self._prompts(), self._source, folder / MODEL, self._config)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from layerprune.errors import UserError
-from layerprune.files import SUMS, Damaged, check_sums, creating_folder, write_json, write_sums
+from layerprune.files import SUMS, Damaged, check_sums, replacing_folder, write_json, write_sums
 from layerprune.plan.plan import Plan
 
 ADAPTER = "adapter"
@@ -21,18 +21,14 @@ WEIGHTS = "weights"
 
 def keep_adapter(adapted: PeftModel, plan: Plan, point: Path) -> None:
     """Keep a low-rank update in `point/adapter`, with the layers that it belongs to."""
-    if (point / ADAPTER).is_dir():
-        return
-    with creating_folder(point / ADAPTER) as beside:
+    with replacing_folder(point / ADAPTER) as beside:
         adapted.save_pretrained(str(beside))
         _write_layers(beside, plan)
 
 
 def keep_weights(model: nn.Module, plan: Plan, point: Path) -> None:
     """Keep a cut model's trainable weights in `point/weights`, with the layers they belong to."""
-    if (point / WEIGHTS).is_dir():
-        return
-    with creating_folder(point / WEIGHTS) as beside:
+    with replacing_folder(point / WEIGHTS) as beside:
         changed = {
             name: part.detach().cpu().contiguous()
             for name, part in model.named_parameters()

@@ -91,7 +91,7 @@ def arguments(
             "accelerate launch --use_fsdp shards weights in a way of its own: start this with "
             "torchrun, or without --use_fsdp, and give runtime.shard=true."
         )
-    micro, accumulation = _split(config)
+    micro, accumulation = _split(config, on_cpu)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=known(config.steps),
@@ -217,11 +217,11 @@ def _trained(model: nn.Module | None) -> list[tuple[str, nn.Parameter]]:
     return [(name, part) for name, part in model.named_parameters() if part.requires_grad]
 
 
-def _split(config: HealConfig) -> tuple[int, int]:
+def _split(config: HealConfig, on_cpu: bool) -> tuple[int, int]:
     """Sequences at a time on a device, and how many times they are gathered for one step."""
     batch, micro = known(config.batch_size), known(config.micro_batch_size)
     devices = processes.count()
-    if devices == 1 and torch.cuda.is_available():
+    if devices == 1 and not on_cpu and torch.cuda.is_available():
         devices = torch.cuda.device_count()  # one process drives all GPUs that it sees
     micro = min(micro, batch)
     if batch % (micro * devices):

@@ -26,7 +26,8 @@ def losses(
 ) -> list[list[float]]:
     """By path, the mean next-token cross-entropy of each sequence, in nats."""
     found: list[list[float]] = [[] for _ in paths]
-    at_once = max(1, room.tokens // ids_ST.shape[1]) * _together(model, paths, room)
+    length = ids_ST.shape[1]
+    at_once = _batch(room, length) * _together(model, paths, room, length)
     announce(
         model, title, paths, room,
         passes=-(-len(ids_ST) // at_once), tokens=ids_ST.numel(), positions=ids_ST[:, 1:].numel(),
@@ -34,8 +35,8 @@ def losses(
     with bar(title, total=layer_runs(paths) * len(ids_ST)) as advance:
         done = 0
         while done < len(ids_ST):
-            count = max(1, room.tokens // ids_ST.shape[1])
-            wave = ids_ST[done : done + count * _together(model, paths, room)]
+            count = _batch(room, length)
+            wave = ids_ST[done : done + count * _together(model, paths, room, length)]
             parts = [
                 _Sequences(ids_BT.to(input_device(model)), len(paths))
                 for ids_BT in wave.split(count)
@@ -53,12 +54,18 @@ def losses(
     return found
 
 
-def _together(model: PreTrainedModel, paths: Sequence[Path], room: Room) -> int:
+def _batch(room: Room, length: int) -> int:
+    """How many sequences run together: one of more tokens than there is room for runs alone."""
+    return max(1, room.tokens // length)
+
+
+def _together(model: PreTrainedModel, paths: Sequence[Path], room: Room, length: int) -> int:
     """How many batches run in one pass: the states of all are held until its end."""
     if not by_layers(model):
         return 1
     # Every pass reads all weights again.
-    return max(1, room.waiting // (room.tokens * (most_waiting(model, paths) + 1)))
+    tokens = _batch(room, length) * length
+    return max(1, room.waiting // (tokens * (most_waiting(model, paths) + 1)))
 
 
 class _Sequences:

@@ -104,6 +104,8 @@ def profile_identity(config: Config, model: str, text: str, questions: str) -> d
         **_metric(config),
         # Drawn by it; nothing is drawn for the other metrics, and their distances are shared.
         **({"seed": config.seed} if config.metric.name == "random" else {}),
+        # Others were rounded as it came.
+        **({"deterministic": True} if config.runtime.deterministic else {}),
         **measured_on,
         "sequence_length": config.data.sequence_length,
         "sequences": config.data.calibration_sequences,

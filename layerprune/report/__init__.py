@@ -1,7 +1,7 @@
 """Records on disk as tables, curves and one page: a view that can be made again at any time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,7 +149,8 @@ def _write(report: Report, drawing: "Drawing") -> Report:
         made=making(curves, report.profiles),
     )
     write_text(page, text)
-    return replace(report, written=[page, *tables, *files])
+    report.written.extend([page, *tables, *files])
+    return report
 
 
 def _write_tables(report: Report) -> list[Path]:

@@ -46,7 +46,7 @@ class Change:
     @property
     def loss(self) -> float:
         """Nats per token in the second study less those in the first."""
-        return self.second.loss.nats.value - self.first.loss.nats.value
+        return _loss(self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Compared:
     names: tuple[str, str]
     changes: tuple[Change, ...]
     """Of each point and task that both have, by strategy and number of layers dropped."""
+    losses: tuple[float, ...]
+    """Of each point that both have, likewise: nats per token in the second less the first."""
     num_both: int
     """Points that both have."""
     alone: tuple[tuple[Entry, ...], tuple[Entry, ...]]
@@ -72,7 +74,7 @@ class Compared:
             return f"{first} and {second} have no point in common{why}."
         told = [change for change in self.changes if change.p is not None]
         points = f"{self.num_both:,} point{'' if self.num_both == 1 else 's'} that both have"
-        losses = f"losses differ by {max(map(abs, self._losses)):.4f} nats at most"
+        losses = f"losses differ by {max(map(abs, self.losses)):.4f} nats at most"
         if not told:
             return f"Without single answers, noise cannot be told at the {points}; {losses}."
         same = all(each.compared and each.compared.only_first == each.compared.only_second == 0
@@ -92,9 +94,9 @@ class Compared:
             f"{most} ({where}); {losses}."
         )
 
-    @property
-    def _losses(self) -> list[float]:
-        return [change.loss for change in self.changes] or [0.0]
+
+def _loss(first: Entry, second: Entry) -> float:
+    return second.loss.nats.value - first.loss.nats.value
 
 
 def compare_studies(
@@ -125,6 +127,7 @@ def compare_studies(
     return Compared(
         names,
         changes,
+        tuple(_loss(one[place], other[place]) for place in shared),
         len(shared),
         (only[0], only[1]),
         () if shared else tuple(_differing(one.values(), other.values())),

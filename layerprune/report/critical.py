@@ -30,17 +30,12 @@ class Critical(TextTable):
     """Behind the rows, one for each."""
 
 
-def make_critical(
-    curves: Sequence[Curve], tasks: Sequence[Task], width: int | None = None
-) -> Critical | None:
-    """The table; None where of no curve anything can be told, for want of points or of questions.
-
-    Where it is wider than `width`, only the critical fraction has its interval.
-    """
+def make_critical(curves: Sequence[Curve], tasks: Sequence[Task]) -> Critical | None:
+    """The table; None where of no curve anything can be told: points or questions are too few."""
     falls = make_falls(curves, tasks)
     if all(each.num_points < FEWEST for each in falls):
         return None
-    return fitted(_table(falls, wide=True), width)
+    return _table(falls, wide=True)
 
 
 def fitted(critical: Critical, width: int | None) -> Critical:

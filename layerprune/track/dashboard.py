@@ -84,7 +84,7 @@ def sections(family: str, curves: Sequence[Curve], tasks: Sequence[Task]) -> lis
 
 
 def _accuracy(task: Task) -> Panel:
-    return Panel(f"accuracy on {task.name}", (f"{task.name}/acc",))
+    return Panel(f"accuracy on {task.name}", (f"{task.name}/{task.measure}",))
 
 
 def make_workspaces(study: Path, entity: str, project: str) -> list[Any]:

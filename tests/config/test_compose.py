@@ -4,9 +4,8 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from layerprune.config.compose import compose, compose_sweep, conf_dir, explain
 from layerprune.config.schema import DEFAULT_FRACTIONS, Config
@@ -107,6 +106,7 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["runtime.device_map=auto", "runtime.device=cpu"], ["runtime.device ", "device_map"]),
         (["runtime.device_map=auto", "heal=lora"], ["heal=lora", "runtime.device_map"]),
         (["runtime.device_map=auto", "metric=taylor"], ["metric=taylor", "runtime.device_map"]),
+        (["runtime.stream=true", "eval=speed"], ["eval.speed.rounds", "runtime.stream"]),
         (["runtime.device_map=auto", "runtime.stream=true"], ["runtime.stream", "device_map"]),
         (["runtime.stream=true", "heal=lora"], ["heal=lora", "runtime.stream"]),
         (["runtime.stream=true", "metric=taylor"], ["metric=taylor", "runtime.stream"]),
@@ -150,10 +150,9 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
     ids=lambda value: " ".join(value),
 )
 def test_what_is_wrong_is_said_in_one_line(overrides, words):
-    with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as caught:
+    with pytest.raises(UserError) as caught:
         compose(*overrides)
-    error = caught.value
-    message = str(error) if isinstance(error, UserError) else explain(error)
+    message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
 

@@ -1,6 +1,7 @@
 """What a run takes: by arithmetic that can be done by hand."""
 
 import pytest
+from tiny import byte_tokenizer, tiny
 
 from layerprune.config.compose import compose
 from layerprune.config.schema import HealConfig
@@ -17,6 +18,8 @@ from layerprune.estimate.cost import (
 from layerprune.estimate.paths import likely
 from layerprune.estimate.questions import load
 from layerprune.estimate.shape import Shape, shape_of_facts
+from layerprune.estimate.table import costs
+from layerprune.job import Jobs
 from layerprune.plan.target import Target
 
 # A layer: 100 weights, and 4 x 10 x seen for attention. The head: 8 x 50.
@@ -70,7 +73,7 @@ def test_a_streamed_model_is_read_as_often_as_memory_demands():
 
 
 def test_below_a_streamed_seam_nothing_is_in_memory():
-    seam = ("heal=seam", "eval=speed", "runtime.memory=1000")
+    seam = ("heal=seam", "runtime.memory=1000")
     whole, streamed = (
         healed_cost(config(*seam, *stream), SHAPE, [CUT]).memory
         for stream in ((), ("runtime.stream=true",))
@@ -93,6 +96,32 @@ def test_questions_of_a_task():
     assert (written.read, written.written) == (0, 1_319 * 256)
     assert written.alone == 1_319 * (67 + 5 * 194)
     assert load(config("eval.tasks=[unheard]").eval) is None
+
+
+def test_folders_of_one_name_have_shapes_of_their_own(tmp_path):
+    jobs = []
+    for at, layers in enumerate((4, 8)):
+        folder = tmp_path / str(at) / "model"
+        tiny("llama", vocab_size=259, num_hidden_layers=layers).save_pretrained(folder)
+        byte_tokenizer().save_pretrained(folder)
+        asked = ("model=custom", f"model.path={folder}", "prune.layers=[1]", "heal=none")
+        jobs.append(Jobs().prepare(compose(*asked, f"runtime.outputs={tmp_path}", "study=x")))
+    apart = [sum(costs([job]).popitem()[1][1].flops.values()) for job in jobs]
+    ((_, (count, together)),) = costs(jobs).items()
+    assert count == 2
+    assert sum(together.flops.values()) == pytest.approx(sum(apart))
+    assert apart[1] > 1.5 * apart[0]
+
+
+def test_prompts_of_what_is_written_are_as_long_beside_other_questions():
+    asked = load(config("eval.tasks=[gsm8k,hellaswag]").eval)
+    alone = load(config("eval.tasks=[gsm8k]").eval)
+    assert (asked.answers, asked.questions) == (1_319, 1_319 + 10_042)
+    both = unhealed_cost(config("eval.tasks=[gsm8k,hellaswag]"), SHAPE, [WHOLE]).flops
+    one = unhealed_cost(config("eval.tasks=[gsm8k]"), SHAPE, [WHOLE]).flops
+    for kind in one.keys() - {"questions and text"}:
+        assert both[kind] == one[kind]
+    assert asked.alone == alone.alone
 
 
 def test_text_that_is_written_costs_each_model_its_own_time():

@@ -176,6 +176,11 @@ def test_a_task_may_have_its_own_number_of_examples(folder):
 
     found = of(given=1).score(Listener())
     assert {score.task: score.num_fewshot for score in found} == {"given": 1, "sampled": 3}
+    group = "group: all_of_them\ntask: [given, sampled]\n"
+    (folder / "all.yaml").write_text(group)
+    asked = ask_for(folder, "all_of_them", num_fewshot_of={"all_of_them": 2, "sampled": 4})
+    found = Questions(asked).score(Listener())
+    assert {score.task: score.num_fewshot for score in found} == {"given": 2, "sampled": 4}
     with pytest.raises(UserError, match=r"num_fewshot_of: facts is not one of the tasks"):
         of(facts=1).load()
 

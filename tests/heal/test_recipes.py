@@ -1,6 +1,7 @@
 """Each recipe on a tiny model: what is trained, what is left alone, what is kept."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from layerprune.errors import UserError
 from layerprune.evaluate.loss import heldout_loss
 from layerprune.files import SUMS, read_sealed, write_sums
 from layerprune.heal.course import Course, Examples
-from layerprune.heal.loop import arguments
+from layerprune.heal.loop import _split, arguments
 from layerprune.heal.objectives import NextToken
 from layerprune.heal.projections import feed_forward_names
 from layerprune.heal.recipes import TRAINED, heal
@@ -165,6 +166,17 @@ def test_the_adapter_is_kept_with_the_layers_it_belongs_to(tiny_folder, tmp_path
     assert len(names) == 5 * 3 * 2  # layers, projections, two matrices each
 
 
+def test_what_was_kept_of_a_lost_record_is_replaced(tiny_folder, tmp_path):
+    for recipe, kept in (("lora", "adapter/adapter_model.safetensors"),
+                         ("tail", "weights/weights.safetensors")):  # fmt: skip
+        file = tmp_path / recipe / "point" / kept
+        run(tiny_folder, tmp_path / recipe, recipe)
+        before = file.read_bytes()
+        shutil.rmtree(tmp_path / recipe / "point" / "checkpoints")
+        run(tiny_folder, tmp_path / recipe, recipe, "heal.learning_rate=1e-3")
+        assert file.read_bytes() != before
+
+
 def test_targets_by_name(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "lora", "heal.targets=[q_proj]")
     names = load_file(tmp_path / "point" / "adapter" / "adapter_model.safetensors")
@@ -281,6 +293,14 @@ def test_weights_sharded_by_accelerate_are_refused(tiny_folder, tmp_path, monkey
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"runtime\.shard=true"):
         run(tiny_folder, tmp_path, "lora")
+
+
+def test_gpus_that_are_there_train_nothing_on_a_cpu(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    config = configure(tiny_folder, "full")
+    assert _split(config.heal, on_cpu=True) == (2, 2)
+    assert _split(config.heal, on_cpu=False) == (2, 1)
 
 
 def test_batches_that_do_not_divide_are_refused(tiny_folder, tmp_path):

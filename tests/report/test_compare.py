@@ -63,6 +63,18 @@ def test_a_real_difference_is_told_from_noise(tmp_path):
     assert "0.5000 nats" in found.verdict
 
 
+def test_losses_are_told_of_points_without_questions(tmp_path):
+    first, second = makers(tmp_path)
+    for maker in (first, second):
+        maker.curve("block", (0, 2, 4))
+        for point in maker.made:
+            point.scores.clear()
+    second.made[1].loss["nats"] += 0.25
+    found = compared(first, second)
+    assert found.losses == (0.0, 0.25, 0.0)
+    assert "losses differ by 0.2500 nats at most" in found.verdict
+
+
 def test_points_of_one_study_only_are_named(tmp_path, capsys):
     first, second = makers(tmp_path)
     first.curve("block", (0, 2, 4))

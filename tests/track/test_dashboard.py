@@ -6,7 +6,10 @@ import sys
 import pytest
 from studies import Maker
 
-from layerprune.track.dashboard import main
+from layerprune.report.curves import make_curves, make_tasks
+from layerprune.report.entry import read_entry
+from layerprune.track.dashboard import main, sections
+from layerprune.track.rows import row
 
 ARGUMENTS = ("--project", "layers", "--entity", "somebody")
 
@@ -41,6 +44,14 @@ def test_a_workspace_by_what_a_study_holds(maker, tmp_path, capsys):
     assert media["config"]["mediaKeys"] == ["distances"]
     filters = json.dumps(section["runSets"][0]["filters"])
     assert all(word in filters for word in ("jobType", "curve", "study", "llama"))
+
+
+def test_accuracies_go_by_the_names_of_their_rows(maker):
+    maker.curve(tasks=("written",), subjects=(), chance=None, measure="exact_match.strict-match")
+    curves = make_curves(map(read_entry, maker.made))
+    drawn = [panel.columns for panel in sections("tiny", curves, make_tasks(curves))[0].panels]
+    assert drawn[0] == ("written/exact_match.strict-match",)
+    assert {name for names in drawn for name in names} <= row(maker.made[0]).keys()
 
 
 def test_it_comes_back_as_it_was(maker):

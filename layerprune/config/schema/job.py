@@ -111,6 +111,11 @@ class Config:
         if self.runtime.device_map is None and not self.runtime.stream:
             return
         key = "runtime.stream" if self.runtime.stream else "runtime.device_map"
+        if self.runtime.stream and self.eval.speed.rounds:
+            raise UserError(
+                f"eval.speed.rounds={self.eval.speed.rounds} times a model in memory: leave {key} "
+                "out."
+            )
         if self.heal.recipe != "none" and not (self.runtime.stream and self.heal.recipe == "seam"):
             raise UserError(
                 f"heal={self.heal.recipe} trains a model that is in one place: leave {key} out."
