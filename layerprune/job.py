@@ -84,6 +84,11 @@ class Job:
         recipe = f" {self.config.heal.recipe}" if self.healed else ""
         return f"{self.source.name} {self.config.prune.strategy}{recipe}"
 
+    @property
+    def kind(self) -> str:
+        """The same, with the metric: what is told of together."""
+        return f"{self.title} by {self.config.metric.name}"
+
     @cached_property
     def model_key(self) -> str:
         """The same for jobs whose points one model in memory can answer together, un-healed."""

@@ -15,6 +15,7 @@ from layerprune.job import Job
 from layerprune.locks import is_claimed
 from layerprune.progress import bar, spoken
 from layerprune.record.point import Point
+from layerprune.record.store import FAILED, RECORD
 
 COUNTS = ("done", "failed", "to do", "time left")
 
@@ -38,7 +39,7 @@ def shares(jobs: Sequence[Job]) -> list[Share]:
     """How far jobs are, by their titles; a point that two jobs ask for counts once."""
     of_title: dict[str, dict[Path, Point | str | None]] = {}
     for job in jobs:
-        states = of_title.setdefault(f"{job.title} by {job.config.metric.name}", {})
+        states = of_title.setdefault(job.kind, {})
         for key in job.targets:
             folder = job.store.point_folder(key)
             states[folder] = job.store.read(key) or job.store.failure(key)
@@ -93,7 +94,7 @@ def watched(name: str, jobs: Sequence[Job]) -> Iterator[None]:
     It says how many are at work and how many failed; bars of stages stand below it.
     """
     folders = {job.store.point_folder(key): job for job in jobs for key in job.targets}
-    open_ = {folder for folder in folders if not (folder / "record.json").is_file()}
+    open_ = {folder for folder in folders if not (folder / RECORD).is_file()}
     if not open_:
         yield
         return
@@ -102,7 +103,7 @@ def watched(name: str, jobs: Sequence[Job]) -> Iterator[None]:
     with bar(f"study {name}", total=len(open_)) as advance:
 
         def look() -> None:
-            made = {folder for folder in open_ if (folder / "record.json").is_file()}
+            made = {folder for folder in open_ if (folder / RECORD).is_file()}
             open_.difference_update(made)
             working = sum(is_claimed(folder) for folder in open_)
             failed = sum(_failed_since(folder, started) for folder in open_)
@@ -125,6 +126,6 @@ def watched(name: str, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _failed_since(folder: Path, started: float) -> bool:
     try:
-        return (folder / "failed.json").stat().st_mtime >= started
+        return (folder / FAILED).stat().st_mtime >= started
     except OSError:
         return False

@@ -124,7 +124,7 @@ def _plans_in_order(job: Job, whole: Whole, wanted: list[Target]) -> list[Plan]:
 
     def add(order: Order, count: int) -> None:
         model, ids_ST, config = whole.loaded.model, whole.calibration, job.config
-        extend(model, config.metric, ids_ST, config.seed, order, count)
+        extend(model, config.metric, ids_ST, config.seed, order, count, whole.room)
 
     order = stored_order(
         job.cache / "profiles",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from layerprune.config.schema import ShapeFacts
+from layerprune.config.schema import ModelConfig, ShapeFacts
 from layerprune.heal.projections import feed_forward
 from layerprune.model.stack import decoder_stack, text_config
 
@@ -42,6 +42,13 @@ class Shape:
     def head(self) -> int:
         """Numbers in the vocabulary head."""
         return self.hidden_size * self.vocab_size
+
+
+def shape_of(config: ModelConfig, folder: Path | None = None) -> Shape | None:
+    """A model's shape by its preset or its files; None where neither says."""
+    if config.shape is not None:
+        return shape_of_facts(config.shape)
+    return None if folder is None else shape_of_folder(folder)
 
 
 def shape_of_facts(facts: ShapeFacts) -> Shape:

@@ -21,7 +21,7 @@ from layerprune.estimate.cost import (
     unhealed_cost,
 )
 from layerprune.estimate.paths import likely
-from layerprune.estimate.shape import Shape, shape_of_facts, shape_of_folder
+from layerprune.estimate.shape import Shape, shape_of
 from layerprune.job import Job
 from layerprune.model.source import Source
 from layerprune.plan import GREEDY
@@ -44,27 +44,27 @@ def costs(jobs: Sequence[Job]) -> dict[str, tuple[int, Cost]]:
 
     Distances that several jobs need are counted with the first of them.
     """
-    shape_of: dict[Path, Shape | None] = {}
+    known: dict[Path, Shape | None] = {}
     of_title: dict[str, tuple[int, Cost]] = {}
     profiled = set()
     for job in jobs:
         todo = [target for key, target in job.targets.items() if job.store.read(key) is None]
         if not todo:
             continue
-        if (folder := job.source.folder) not in shape_of:  # names are for people
-            shape_of[folder] = _shape(job)
-        shape = shape_of[folder]
+        if (folder := job.source.folder) not in known:  # names are for people
+            known[folder] = shape_of(job.config.model, folder)
+        shape = known[folder]
         if shape is None:
             continue
         config = job.config
         paths = likely(job.source.name, config.prune, todo, shape.num_layers, config.seed)
-        count, cost = of_title.setdefault(_title(job), (0, Cost()))
+        count, cost = of_title.setdefault(job.kind, (0, Cost()))
         measured = _measured(config, job.source)
         if measured not in profiled and config.prune.strategy != GREEDY:
             profiled.add(measured)
             cost.join(profile_cost(config, shape))
         cost.join((healed_cost if job.healed else unhealed_cost)(config, shape, paths))
-        of_title[_title(job)] = count + len(todo), cost
+        of_title[job.kind] = count + len(todo), cost
     return of_title
 
 
@@ -113,16 +113,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _title(job: Job) -> str:
-    return f"{job.title} by {job.config.metric.name}"
-
-
 def _measured(config: Config, source: Source) -> str:
     """What names a measurement of distances."""
     model = (str(source.folder), config.model.quantization, config.model.dtype)
     return repr((model, config.metric, config.data, config.seed))
-
-
-def _shape(job: Job) -> Shape | None:
-    facts = job.config.model.shape
-    return shape_of_folder(job.source.folder) if facts is None else shape_of_facts(facts)

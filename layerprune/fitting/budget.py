@@ -15,7 +15,7 @@ from layerprune.config.schema import Config, Dtype, ExportConfig, FitConfig, Qua
 from layerprune.errors import UserError
 from layerprune.estimate.cost import BYTES, HELD
 from layerprune.estimate.flops import of_token
-from layerprune.estimate.shape import Shape, shape_of_facts, shape_of_folder
+from layerprune.estimate.shape import Shape, shape_of_facts
 from layerprune.model.precision import precision
 from layerprune.model.stack import decoder_stack
 
@@ -91,13 +91,6 @@ def ratios(shape: Shape, seen: int) -> list[float]:
     """For each number of dropped layers, how many times fewer operations a token takes."""
     whole = of_token(shape, shape.num_layers, seen)
     return [whole / of_token(shape, left, seen) for left in range(shape.num_layers, 0, -1)]
-
-
-def shape_of(config: Config, folder: Path | None = None) -> Shape | None:
-    """A model's shape by its preset or its files; None where neither says."""
-    if config.model.shape is not None:
-        return shape_of_facts(config.model.shape)
-    return None if folder is None else shape_of_folder(folder)
 
 
 def refuse_impossible(config: Config, size: Size | None, shape: Shape | None) -> None:

@@ -14,6 +14,7 @@ from layerprune import pipeline, processes
 from layerprune.config.compose import compose
 from layerprune.config.schema import Config, Dtype, ExportConfig, FitConfig, HealConfig, SpeedConfig
 from layerprune.errors import UserError
+from layerprune.estimate.shape import shape_of
 from layerprune.export import export
 from layerprune.files import write_json
 from layerprune.fitting.budget import (
@@ -23,7 +24,6 @@ from layerprune.fitting.budget import (
     mebibytes,
     ratios,
     refuse_impossible,
-    shape_of,
     size_of_folder,
     size_of_parameters,
     smallest_size,
@@ -58,7 +58,7 @@ def run(config: Config, hear: Callable[[Job], None] = lambda job: None) -> Fitte
 
 def planned(config: Config) -> list[Job]:
     """Jobs with as many points as a search makes at most; which it heals, it finds out itself."""
-    refuse_impossible(config, smallest_size(config), shape_of(config))
+    refuse_impossible(config, smallest_size(config), shape_of(config.model))
     makers, plain = Jobs(), _plain(config)
     num_layers = makers.prepare(_unhealed(plain)).source.num_layers
     jobs = [makers.prepare(_without(_unhealed(plain), range(num_layers), num_layers))]
@@ -78,11 +78,11 @@ class _Fit:
         self._config, self._fit, self._hear = config, config.fit, hear
         self._plain = _plain(config)
         self._makers = Jobs()
-        refuse_impossible(config, smallest_size(config), shape_of(config))
+        refuse_impossible(config, smallest_size(config), shape_of(config.model))
         job = self._makers.prepare(_unhealed(self._plain))
         self._source, self._store, self._text = job.source, job.store, job.text
         self._num_layers = job.source.num_layers
-        self._shape = shape_of(config, job.source.folder)
+        self._shape = shape_of(config.model, job.source.folder)
         refuse_impossible(config, size_of_folder(job.source.folder, config.export), self._shape)
         self._healed: dict[int, Entry] = {}
         """By the number of layers that are gone."""

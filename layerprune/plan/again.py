@@ -11,6 +11,7 @@ from layerprune.config.schema import MetricConfig
 from layerprune.model.counting import counting
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
+from layerprune.paths.room import Room
 from layerprune.plan.order import Order
 from layerprune.plan.scattered import cheapest_first
 from layerprune.progress import bar
@@ -24,6 +25,7 @@ def extend_by_measuring(
     seed: int,
     order: Order,
     count: int,
+    room: Room | None = None,
 ) -> None:
     """Add layers to `order` until it has `count`: each time the least distance across one layer.
 
@@ -35,7 +37,7 @@ def extend_by_measuring(
         while len(order.layers) < count:
             left = [layer for layer in every if layer not in order.layers]
             with counting(model) as runs, dropped(model, order.layers):
-                distance_L = np.diagonal(measure(model, metric, ids_NT, seed), offset=1)
+                distance_L = np.diagonal(measure(model, metric, ids_NT, seed, room), offset=1)
             slot = cheapest_first(distance_L)[0]
             order.add(left[slot], float(distance_L[slot]), runs() / len(ids_NT))
             advance(1)

@@ -4,6 +4,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from layerprune.config.schema import MetricConfig
+from layerprune.paths.room import Room
 from layerprune.plan.again import extend_by_measuring
 from layerprune.plan.lazy import extend_lazily
 from layerprune.plan.order import Order
@@ -16,6 +17,7 @@ def extend(
     seed: int,
     order: Order,
     count: int,
+    room: Room | None = None,
 ) -> None:
     """Add layers to `order` until it has `count`, each the least by `metric` of what is left.
 
@@ -25,4 +27,4 @@ def extend(
     if metric.name == "perplexity":
         extend_lazily(model, ids_NT, order, count)
     else:
-        extend_by_measuring(model, metric, ids_NT, seed, order, count)
+        extend_by_measuring(model, metric, ids_NT, seed, order, count, room)

@@ -13,6 +13,9 @@ from layerprune.record.point import SCHEMA, ForeignRecord, Point
 from layerprune.redact import redacted
 from layerprune.similarity.profile import Profile
 
+RECORD, FAILED = "record.json", "failed.json"
+"""Files of a point that was made, and of one that came to nothing."""
+
 
 class Store:
     """`FOLDER/points/KEY/record.json`, and `FOLDER/profiles/KEY.json` for matrices of distances."""
@@ -72,14 +75,14 @@ class Store:
 
     def failures(self) -> Iterator[tuple[Path, str]]:
         """Each point that failed and has not been made since: its file, and why it failed."""
-        for path in sorted((self.folder / "points").glob("*/failed.json")):
+        for path in sorted((self.folder / "points").glob(f"*/{FAILED}")):
             content, why = _read_json(path)
             said = content.get("error") if isinstance(content, dict) else None
             yield path, str(said or why or "it does not say why")
 
     def points(self) -> Iterator[tuple[Path, Point | None, str]]:
         """Every record: its path, its point, or None and why it could not be read."""
-        for path in sorted((self.folder / "points").glob("*/record.json")):
+        for path in sorted((self.folder / "points").glob(f"*/{RECORD}")):
             yield path, *_read(path)
 
     def write_profile(self, profile: Profile) -> None:
@@ -96,10 +99,10 @@ class Store:
             return None
 
     def _record(self, key: str) -> Path:
-        return self.folder / "points" / key / "record.json"
+        return self.folder / "points" / key / RECORD
 
     def _failure(self, key: str) -> Path:
-        return self.point_folder(key) / "failed.json"
+        return self.point_folder(key) / FAILED
 
     def _profile(self, key: str) -> Path:
         return self.folder / "profiles" / f"{key}.json"

@@ -9,14 +9,15 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from layerprune.paths.room import Room
 from layerprune.similarity.perplexity import perplexity
 from layerprune.similarity.profile import Matrix
 from layerprune.similarity.random import random
 from layerprune.similarity.taylor import taylor
 
-LayerScore = Callable[[PreTrainedModel, Tensor, int], list[float]]
-"""From a model, token ids [N, T] and a seed to the importance of each layer; the higher, the more
-is lost without it."""
+LayerScore = Callable[[PreTrainedModel, Tensor, int, Room | None], list[float]]
+"""From a model, token ids [N, T], a seed and what fits into memory to the importance of each layer;
+the higher, the more is lost without it."""
 
 LAYER_SCORES: dict[str, LayerScore] = {"perplexity": perplexity, "taylor": taylor, "random": random}
 """Every such metric by the name that `metric=` takes."""

@@ -36,7 +36,7 @@ def measure(
     number.
     """
     if metric.name in LAYER_SCORES:
-        matrix_SS = added_up(LAYER_SCORES[metric.name](model, ids_NT, seed))
+        matrix_SS = added_up(LAYER_SCORES[metric.name](model, ids_NT, seed, room))
     else:
         batches = (
             (ids_BT, torch.full((len(ids_BT),), ids_BT.shape[1])) for ids_BT in ids_NT.split(BATCH)

@@ -10,7 +10,9 @@ from layerprune.paths.losses import losses
 from layerprune.paths.room import Room
 
 
-def perplexity(model: PreTrainedModel, ids_ST: Tensor, seed: int) -> list[float]:
+def perplexity(
+    model: PreTrainedModel, ids_ST: Tensor, seed: int, room: Room | None = None
+) -> list[float]:
     """Of each layer, the loss without it minus the whole model's, in nats per token.
 
     Negative where the text is predicted better without it. It is the logarithm of the ratio of two
@@ -19,7 +21,6 @@ def perplexity(model: PreTrainedModel, ids_ST: Tensor, seed: int) -> list[float]
     """
     whole = tuple(range(len(decoder_stack(model).layers)))
     without = [(*whole[:layer], *whole[layer + 1 :]) for layer in whole]
-    dense, *cut = losses(
-        model, ids_ST, [whole, *without], "loss without each layer", Room.of(model)
-    )
+    room = room or Room.of(model)
+    dense, *cut = losses(model, ids_ST, [whole, *without], "loss without each layer", room)
     return [(math.fsum(each) - math.fsum(dense)) / len(dense) for each in cut]

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerprune.model.stack import decoder_stack
+from layerprune.paths.room import Room
 from layerprune.progress import bar
 
 TOKENS_AT_ONCE = 512
 """In a backward pass, which holds logits for all of them."""
 
 
-def taylor(model: PreTrainedModel, ids_NT: Tensor, seed: int) -> list[float]:
+def taylor(
+    model: PreTrainedModel, ids_NT: Tensor, seed: int, room: Room | None = None
+) -> list[float]:
     """Of each layer, the sum of |w dL/dw| over all its weights w, with L the mean loss on the text.
 
     In nats: setting w to 0 changes L by -w dL/dw to first order. Gradients are added up over all

@@ -8,14 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from layerprune.config.compose import compose
 from layerprune.config.schema import Dtype, ExportConfig, FitConfig, Quantization
 from layerprune.errors import UserError
-from layerprune.estimate.shape import shape_of_model
+from layerprune.estimate.shape import shape_of, shape_of_model
 from layerprune.fitting.budget import (
     Size,
     least_for_memory,
     least_for_speed,
     ratios,
     refuse_impossible,
-    shape_of,
     size_of_folder,
     size_of_parameters,
     smallest_size,
@@ -87,11 +86,11 @@ def test_no_more_layers_go_than_memory_and_speed_need():
 def test_the_impossible_is_refused_by_a_models_shape_with_what_is_near(overrides, words):
     config = compose(*overrides)
     with pytest.raises(UserError) as caught:
-        refuse_impossible(config, smallest_size(config), shape_of(config))
+        refuse_impossible(config, smallest_size(config), shape_of(config.model))
     assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.parametrize("near", ["fit.memory=61MiB", "fit.speedup=4.45"])
 def test_what_is_said_to_be_near_is_not_refused(near):
     config = compose(near)
-    refuse_impossible(config, smallest_size(config), shape_of(config))
+    refuse_impossible(config, smallest_size(config), shape_of(config.model))

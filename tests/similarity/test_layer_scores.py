@@ -1,5 +1,7 @@
 """Metrics that score single layers, one layer at a time and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tiny import tiny
 from layerprune.config.schema import METRIC_KEYS, MetricConfig, Tokens
 from layerprune.errors import UserError
 from layerprune.model.surgery import dropped
+from layerprune.paths.room import Room
 from layerprune.similarity.layer_scores import LAYER_SCORES, added_up
 from layerprune.similarity.measure import measure
 from layerprune.similarity.metrics import METRICS
@@ -43,6 +46,9 @@ def test_blocks_add_up_and_single_layers_are_exact():
 def test_perplexity_is_the_loss_without_each_layer(family):
     model = tiny(family)
     found = perplexity(model, IDS, seed=0)
+    # In less room the same is found, in more passes.
+    small = replace(Room.of(model), tokens=16, waiting=16)
+    assert perplexity(model, IDS, 0, small) == pytest.approx(found, abs=1e-5)
     with torch.no_grad():
         dense = loss(model).item()
         for layer in range(8):
