@@ -43,7 +43,7 @@ def test_a_command_of_the_page(command, tmp_path, monkeypatch, capsys):
     if number and config.heal.recipe != "none":
         # The batch is shared out over the processes, each of which takes a sequence at a time.
         monkeypatch.setattr(processes, "count", lambda: int(number[1]))
-        micro, times = _split(config.heal)
+        micro, times = _split(config.heal, on_cpu=False)
         assert micro * times * int(number[1]) == config.heal.batch_size
 
 

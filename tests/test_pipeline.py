@@ -366,7 +366,8 @@ def test_a_warm_up_as_long_as_the_healing_is_told(tmp_path, tiny_folder):
     def notes(*overrides):
         config = compose(
             "model=custom", f"model.path={tiny_folder}", f"runtime.outputs={tmp_path}",
-            "prune.fraction=0.25", "heal=lora", "heal.steps=4", *overrides,
+            "prune.fraction=0.25", "heal=lora", "heal.steps=4", "heal.sequence_length=32",
+            *overrides,
         )  # fmt: skip
         return Jobs().prepare(config).notes
 
