@@ -29,14 +29,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ALONE = ("speed", "training_cost")
 """Presets that measure time."""
 
-LONGEST = ("fig2", "metrics", "recipes", "fig5", "fit", "predictor", "fig9", "fig8", "fig6")
+LONGEST = (
+    "fig2", "metrics", "recipes", "fig5", "predictor", "demo", "fit", "fig9", "fig8", "fig6",
+)  # fmt: skip
 """What is started first, so that no core is idle at the end, and none waits for what it needs."""
 
 TEACHING = tuple(f"teaching_{family}" for family in teaching.SHAPES)
 
 NEEDS = {"fig2": TEACHING, **dict.fromkeys(("fig1", "fig3", "fig5", "fig8"), ("fig2",)),
-         "fig9": ("fig5",), "demo_healed": ("demo",)}  # fmt: skip
-"""Models that a preset asks for, and presets whose points it shares."""
+         "fig9": ("fig5",), **dict.fromkeys(("demo_healed", "fit"), ("demo",))}  # fmt: skip
+"""Models that a preset asks for, and presets whose points or answers it shares."""
 
 
 class Task(NamedTuple):
