@@ -37,7 +37,7 @@ LONGEST = (
 TEACHING = tuple(f"teaching_{family}" for family in teaching.SHAPES)
 
 NEEDS = {"fig2": TEACHING, **dict.fromkeys(("fig1", "fig3", "fig5", "fig8"), ("fig2",)),
-         "fig9": ("fig5",), **dict.fromkeys(("demo_healed", "fit"), ("demo",))}  # fmt: skip
+         **dict.fromkeys(("demo_healed", "fit"), ("demo",))}  # fmt: skip
 """Models that a preset asks for, and presets whose points or answers it shares."""
 
 

@@ -48,12 +48,11 @@ Written by `make tables` from the first lines of each preset in
     python main.py experiment=NAME dry_run=true     what is done, and what the rest will take
     make experiments                                all of the first kind, two at a time
 
-A preset that is stopped goes on where it was. `fig1`, `fig2`, `fig3`, `fig5`, `fig8` and `fig9` are
-views of points in one study, `mini`, and `fig1_paper` to `fig3_paper`, `fig5_paper` and
-`fig6_paper` of those in `paper`: what one has made, no other makes again. Behind each picture is a
-lab note: what was expected, what came out, and what that says; `make notes` writes figures and
-numbers into it. The tables of the paper's appendix are in
-[docs/paper_models.md](../docs/paper_models.md).
+A preset that is stopped goes on where it was. `fig1`, `fig2`, `fig3`, `fig5` and `fig8` are views
+of points in one study, `mini`, and `fig1_paper` to `fig3_paper`, `fig5_paper` and `fig6_paper` of
+those in `paper`: what one has made, no other makes again. Behind each picture is a lab note: what
+was expected, what came out, and what that says; `make notes` writes figures and numbers into it.
+The tables of the paper's appendix are in [docs/paper_models.md](../docs/paper_models.md).
 """
 
 MODELS_HEAD = """# The paper's models, and how it heals them

@@ -192,10 +192,16 @@ def _job(composed: DictConfig) -> "Outcome":
             raise
         log.exception("A file could not be used.")
         outcome.refused[refusal(error)] = []
-    if outcome.refused:
+    if outcome.refused and not _made(key):
         _forget(Path(HydraConfig.get().runtime.output_dir))
     _run.hear(outcome)
     return outcome
+
+
+def _made(key: str) -> bool:
+    """Whether a job has any point."""
+    job = _run.jobs.get(key)
+    return job is not None and any(map(job.store.read, job.targets))
 
 
 def _fit(config: "Config") -> None:

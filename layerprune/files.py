@@ -51,11 +51,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
     """
     with _named(path), scratch(path) as beside:
         yield beside
-        for file in filter(Path.is_file, beside.rglob("*")):
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-            file.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read
-        beside.chmod(0o777 & ~_umask())
+        _settle(beside)
         try:
             beside.rename(path)
         except OSError:
@@ -66,9 +62,22 @@ def creating_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `creating_folder`, in the place of a folder that may be there, which stays until then."""
-    with creating_folder(path) as beside:
+    with _named(path), scratch(path) as beside:
         yield beside
-        shutil.rmtree(path, ignore_errors=True)
+        _settle(beside)
+        with scratch(path) as old:
+            with suppress(FileNotFoundError):
+                path.rename(old)
+            beside.rename(path)
+
+
+def _settle(folder: Path) -> None:
+    """Bring a folder's files to the disk, for all to read."""
+    for file in filter(Path.is_file, folder.rglob("*")):
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        file.chmod(0o666 & ~_umask())  # safetensors lets nobody but the owner read
+    folder.chmod(0o777 & ~_umask())
 
 
 @contextmanager

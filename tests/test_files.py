@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from layerprune.files import (
     creating_folder,
     read_sealed,
     replacing,
+    replacing_folder,
     write_json,
     write_sealed,
     write_sums,
@@ -34,6 +36,28 @@ def test_what_is_sealed_is_plain_json_and_comes_back(tmp_path):
     plain = json.loads(path.read_text())
     assert len(plain.pop("sha256")) == 64
     assert plain == CONTENT
+
+
+def test_a_folder_stays_until_another_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    for content in ("old", "new"):
+        with replacing_folder(path) as beside:
+            (beside / "some").write_text(content)
+            assert path.is_dir() is (content == "new")
+        assert [file.read_text() for file in path.iterdir()] == [content]
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as beside:
+        (beside / "some").write_text("torn")
+        raise KeyboardInterrupt
+    assert (path / "some").read_text() == "new"
+
+    def refuse(self, target):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError), replacing_folder(path):
+        pass  # what cannot be put aside is told
+    assert (path / "some").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_any_change_of_a_sealed_file_is_seen(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import yaml
 KINDS = {".yaml", ".json", ".jsonl", ".csv", ".parquet", ".txt"}
 
 
-def digest(index: Mapping[str, Any], names: Iterable[str], own: Path) -> str:
+def digest(
+    index: Mapping[str, Any], names: Iterable[str], own: Path, datasets: Path = Path()
+) -> str:
     """Hash of what tasks outside of lm-eval are made of: sixteen hex digits.
 
     That is what lies beside the YAML of each, of tasks in groups and under tags too, and in a
     folder `data` there; YAML that they include; and files here that they read elsewhere. `index` is
-    lm-eval's, and the tasks in the folder `own` are this project's.
+    lm-eval's, the tasks in the folder `own` are this project's, and data files are looked for from
+    `datasets`.
     """
     library = Path(importlib.util.find_spec("lm_eval").origin).parent  # type: ignore[union-attr,arg-type]
     entries = [
@@ -38,7 +42,7 @@ def digest(index: Mapping[str, Any], names: Iterable[str], own: Path) -> str:
                 add(file.relative_to(folder), file.read_bytes())
     for entry in entries:
         if not Path(entry.yaml_path).is_relative_to(own):  # these keep to their folder
-            for file in (*_included(Path(entry.yaml_path)), *_data_files(entry.cfg)):
+            for file in (*_included(Path(entry.yaml_path)), *_data_files(entry.cfg, datasets)):
                 add(file.name, file.read_bytes())
     return found.hexdigest()[:16]
 
@@ -67,19 +71,35 @@ def _named(tasks: object) -> Iterator[str]:
 
 
 def _included(file: Path) -> Iterator[Path]:
-    """The YAML that a task's takes its settings from, and theirs; an index has them as one."""
+    """The YAML that a task's takes its settings from, and theirs, with the Python beside it."""
     # It reads tags such as `!function` as text.
     include = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader).get("include") or []
     for name in [include] if isinstance(include, str) else include:
         if (base := file.parent / name).is_file():
             yield base
+            yield from sorted(base.parent.glob("*.py"))
             yield from _included(base)
 
 
-def _data_files(settings: Mapping[str, Any]) -> Iterator[Path]:
-    """The files here that a task reads, as its `dataset_kwargs` name them."""
-    named = (settings.get("dataset_kwargs") or {}).get("data_files") or []
-    for group in named.values() if isinstance(named, dict) else [named]:
-        for name in [group] if isinstance(group, str) else group:
-            if (file := Path(name).expanduser()).is_file():
-                yield file
+def _data_files(settings: object, datasets: Path) -> Iterator[Path]:
+    """The files here that `data_files` names anywhere in a task's settings or a group's."""
+    if isinstance(settings, list):
+        for each in settings:
+            yield from _data_files(each, datasets)
+    elif isinstance(settings, dict):
+        for key, value in settings.items():
+            if key != "data_files":
+                yield from _data_files(value, datasets)
+                continue
+            for name in _texts(value):
+                pattern = datasets / Path(name).expanduser()
+                yield from sorted(filter(Path.is_file, map(Path, glob(str(pattern)))))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The names in what `data_files` may be: one, a list, or either by split."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

@@ -35,7 +35,8 @@ class Questions:
             raise UserError(f"eval.datasets_dir={config.datasets_dir} is not a folder.")
         self._config = config
         self._manager = _task_manager(config)
-        self.digest = digest(self._manager.task_index, config.tasks, OWN_TASKS)
+        datasets = Path(config.datasets_dir or ".")
+        self.digest = digest(self._manager.task_index, config.tasks, OWN_TASKS, datasets)
         """Hash of what tasks outside of lm-eval are made of; its own carry version numbers."""
         self._loaded: Any = None
 
@@ -126,16 +127,16 @@ class Questions:
 
 
 def _of_each(numbers: Mapping[str, int], loaded: Any) -> dict[str, int]:
-    """The numbers of single tasks: a group's is that of all in it that have none of their own."""
-    found: dict[str, int] = {}
-    for name, number in numbers.items():
-        if name in loaded["groups"]:
-            below = [task.task_name for task in loaded["groups"][name].get_all_tasks()]
-            found |= dict.fromkeys((each for each in below if each not in numbers), number)
-        elif name in loaded["tasks"]:
-            found[name] = number
-        else:
+    """The numbers of single tasks: of what names one or a group around it, the nearest counts."""
+    below = {name: [task.task_name for task in group.get_all_tasks()]
+             for name, group in loaded["groups"].items()}  # fmt: skip
+    below |= {name: [name] for name in loaded["tasks"]}
+    for name in numbers:
+        if name not in below:
             raise UserError(f"eval.num_fewshot_of: {name} is not one of the tasks that are asked.")
+    found: dict[str, int] = {}
+    for name in sorted(numbers, key=lambda each: (-len(below[each]), each in loaded["tasks"])):
+        found |= dict.fromkeys(below[name], numbers[name])
     return found
 
 

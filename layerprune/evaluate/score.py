@@ -114,6 +114,8 @@ def _filtered(measure: str, kind: str) -> str:
 def _accuracy(measures: Mapping[str, Measure], kinds: Sequence[str]) -> str | None:
     """The measure that counts what is right, given the filters whose answers are counted."""
     names = [_filtered(measure, kind) for measure in ACCURACIES for kind in kinds]
+    # A group may be counted by another filter than the first of its tasks.
+    names += [name for each in ACCURACIES for name in measures if name.partition(".")[0] == each]
     return next((name for name in names if name in measures), None)
 
 

@@ -79,6 +79,7 @@ class _Fit:
         self._plain = _plain(config)
         self._makers = Jobs()
         refuse_impossible(config, smallest_size(config), shape_of(config.model))
+        self._makers.prepare(_unmeasured(self._plain))  # what heals is looked at before any work
         job = self._makers.prepare(_unhealed(self._plain))
         self._source, self._store, self._text = job.source, job.store, job.text
         self._num_layers = job.source.num_layers

@@ -59,6 +59,13 @@ class Distillation(nn.Module):
             for weight in (config.text_weight, config.logits_weight, config.seam_weight)
         )
         self._seams = seams(plan)
+        if not self._seams:  # nothing was dropped
+            self._seam = 0.0
+            if not (self._text or self._logits):
+                raise UserError(
+                    "heal=distill: nothing is dropped, and there is no seam to learn from: give "
+                    "heal.logits_weight or heal.text_weight."
+                )
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
         """The loss on token ids [B, T]."""
@@ -68,7 +75,7 @@ class Distillation(nn.Module):
         wanted = {slot: None for slot, _ in self._seams}
         hidden_BTH, own = self._run(input_ids, wanted if self._seam else {})
         loss = self._answers(hidden_BTH, taught_BTH, input_ids)
-        if self._seam and self._seams:  # nothing dropped: no seam
+        if self._seam:
             errors = [relative_error(own[slot], taught[layer]) for slot, layer in self._seams]
             loss = loss + self._seam * torch.stack(errors).mean()
         return {"loss": loss / (self._text + self._logits + self._seam)}

@@ -22,7 +22,7 @@ def extend(
     """Add layers to `order` until it has `count`, each the least by `metric` of what is left.
 
     With `metric=perplexity` this is SLEB's algorithm, in a form that does not measure everything;
-    with the others all is measured again after each layer.
+    with the others all is measured again after each layer, within `room`; it is for them alone.
     """
     if metric.name == "perplexity":
         extend_lazily(model, ids_NT, order, count)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SCHEMA = 1
+"""Raised whenever a record's form, or the meaning of a number in it, changes."""
 
 ACCURACIES = ("acc", "exact_match")
 """The measures that count each question as right or not."""
-"""Raised whenever a record's form, or the meaning of a number in it, changes."""
 
 HELDOUT = "heldout"
 """The task name under which the loss on held-out text appears in tables."""

@@ -219,9 +219,14 @@ def _answers(score: dict[str, Any]) -> Answers:
 
 
 def _measure(score: dict[str, Any]) -> str | None:
-    """The accuracy; in older records, which do not name it, the first measure that is one."""
+    """The accuracy; older records do not name it."""
     if "accuracy" not in score:
-        return _first_accuracy(tuple(score["measures"]))
+        names = _accuracies(tuple(score["measures"]))
+        digits = score.get("correct")
+        if len(names) > 1 and digits:  # of several filters, the one whose answers are kept
+            share = digits.count("1") / len(digits)
+            names = sorted(names, key=lambda each: abs(score["measures"][each]["value"] - share))
+        return next(iter(names), None)
     named = score["accuracy"]
     if named is not None and named not in score["measures"]:
         raise ValueError(f"{named!r} is none of its measures")
@@ -229,10 +234,11 @@ def _measure(score: dict[str, Any]) -> str | None:
 
 
 @lru_cache
-def _first_accuracy(names: tuple[str, ...]) -> str | None:
+def _accuracies(names: tuple[str, ...]) -> list[str]:
     # A filter may follow the name: `exact_match.strict-match`.
     kinds = [(name.partition(".")[0], name) for name in names]
-    return next((name for sought in ACCURACIES for kind, name in kinds if kind == sought), None)
+    found = ([name for kind, name in kinds if kind == sought] for sought in ACCURACIES)
+    return next(filter(None, found), [])
 
 
 def _correct(digits: Any, num_samples: int) -> str | None:

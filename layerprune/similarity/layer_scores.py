@@ -16,8 +16,8 @@ from layerprune.similarity.random import random
 from layerprune.similarity.taylor import taylor
 
 LayerScore = Callable[[PreTrainedModel, Tensor, int, Room | None], list[float]]
-"""From a model, token ids [N, T], a seed and what fits into memory to the importance of each layer;
-the higher, the more is lost without it."""
+"""From a model, token ids [N, T], a seed and what fits into memory, for those that run many models
+at once, to the importance of each layer; the higher, the more is lost without it."""
 
 LAYER_SCORES: dict[str, LayerScore] = {"perplexity": perplexity, "taylor": taylor, "random": random}
 """Every such metric by the name that `metric=` takes."""

@@ -181,6 +181,11 @@ def test_a_task_may_have_its_own_number_of_examples(folder):
     asked = ask_for(folder, "all_of_them", num_fewshot_of={"all_of_them": 2, "sampled": 4})
     found = Questions(asked).score(Listener())
     assert {score.task: score.num_fewshot for score in found} == {"given": 2, "sampled": 4}
+    (folder / "outer.yaml").write_text("group: outer\ntask: [all_of_them, filtered]\n")
+    for numbers in ({"outer": 1, "all_of_them": 2}, {"all_of_them": 2, "outer": 1}):
+        questions = Questions(ask_for(folder, "outer", num_fewshot_of=numbers))
+        found = {score.task: score.num_fewshot for score in questions.score(Listener())}
+        assert found == {"given": 2, "sampled": 2, "filtered": 1}, "the nearest counts"
     with pytest.raises(UserError, match=r"num_fewshot_of: facts is not one of the tasks"):
         of(facts=1).load()
 
@@ -191,6 +196,15 @@ def test_options_are_counted_once(folder):
     assert score.num_samples == 12
     assert len(score.correct) == 12
     assert score.accuracy == "acc"
+
+
+def test_a_group_may_be_counted_by_a_later_filter_of_its_tasks(folder):
+    again = "aggregate_metric_list: [{metric: exact_match, filter_list: again}]\n"
+    (folder / "later.yaml").write_text(f"group: later\ntask: [filtered]\n{again}")
+    found = {
+        each.task: each.accuracy for each in Questions(ask_for(folder, "later")).score(Listener())
+    }
+    assert found == {"later": "exact_match.again", "filtered": "exact_match.first"}
 
 
 def test_filters_do_not_multiply_questions(folder):
@@ -228,21 +242,28 @@ tag: some
 include: ../bases/base.yaml
 dataset_path: json
 dataset_kwargs:
-  data_files: {test: FOLDER/rows.jsonl}
+  data_files: {test: [set/*.jsonl]}
 """
 
 
 @pytest.mark.parametrize("name", ["tagged", "some", "both", "outer"])
 @pytest.mark.parametrize(
-    "changed", ["tasks/one/tagged.yaml", "tasks/bases/base.yaml", "rows.jsonl"]
+    "changed",
+    [
+        "tasks/one/tagged.yaml",
+        "tasks/bases/base.yaml",
+        "tasks/bases/functions.py",
+        "set/rows.jsonl",
+    ],
 )
 def test_digest_follows_what_stands_in_groups_and_under_tags(tmp_path, name, changed):
     tasks = tmp_path / "tasks"
     for folder in ("one", "groups", "bases"):
         (tasks / folder).mkdir(parents=True)
-    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "rows.jsonl").write_text("{}\n")
     (tasks / "bases" / "base.yaml").write_text("output_type: multiple_choice\ntest_split: test\n")
-    (tasks / "one" / "tagged.yaml").write_text(TAGGED.replace("FOLDER", str(tmp_path)))
+    (tasks / "one" / "tagged.yaml").write_text(TAGGED)
     both = "group: both\ntask:\n- task: tagged\n  num_fewshot: 1\n"
     (tasks / "groups" / "both.yaml").write_text(both)
     outer = "group: outer\ntask:\n- group: inner\n  task: [both]\n"
@@ -250,10 +271,12 @@ def test_digest_follows_what_stands_in_groups_and_under_tags(tmp_path, name, cha
 
     def digest():
         index = TaskManager(include_path=[tasks], include_defaults=False).task_index
-        return digest_of(index, [name], OWN_TASKS)
+        return digest_of(index, [name], OWN_TASKS, tmp_path)
 
     before = digest()
     assert digest() == before
+    if changed.endswith(".py"):
+        (tmp_path / changed).write_text("")
     with (tmp_path / changed).open("a") as file:
         file.write("\n# another\n")
     assert digest() != before

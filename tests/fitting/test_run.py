@@ -158,6 +158,13 @@ def test_memory_and_speed_alone_heal_one_candidate(settings, tmp_path):
     assert now == before
 
 
+def test_sequences_that_cannot_be_healed_on_are_refused_before_any_work(settings, tmp_path):
+    asked = [each for each in settings("fit.keep=0.8") if not each.startswith("heal.sequence")]
+    with pytest.raises(UserError, match=r"^heal\.sequence_length=9999: "):
+        run(compose(*asked, "heal.sequence_length=9999"))
+    assert not (tmp_path / "fit" / "points").exists()
+
+
 def test_what_full_healing_changed_is_there_to_be_exported(settings):
     dense = run(compose(*settings("fit.memory=1GiB"))).memory[0]
     fitted = run(compose(*settings(f"fit.memory={int(dense * 0.7)}", "export=hf")))

@@ -129,6 +129,12 @@ def test_distilling_goes_without_a_seam_where_nothing_is_dropped(tiny_folder, tm
     assert [step["step"] for step in healed.record["steps"]] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_a_seam_that_is_not_there_is_nothing_to_learn_from(tiny_folder, tmp_path):
+    alone = ("heal.logits_weight=0", "heal.text_weight=0")
+    with pytest.raises(UserError, match="there is no seam to learn from"):
+        run(tiny_folder, tmp_path, "distill", *alone, plan=Plan("block", 8, (), None, "a test"))
+
+
 def test_the_loss_is_that_of_transformers_where_a_decoder_is_its_head_by_name():
     model = tiny_architecture("modernbert-decoder")
     assert not hasattr(model.get_decoder(), "layers")

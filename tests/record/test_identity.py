@@ -1,7 +1,7 @@
 """What a key is made of, to the letter: another one would lose every record of earlier versions."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from configs import config
@@ -136,6 +136,10 @@ def test_distances_and_orders():
     assert on_text == {
         "schema": 1, "model": {"fingerprint": "abc", "dtype": "float32"}, "metric": "angular",
         "metric_tokens": "last", "text": "text", "sequence_length": 128, "sequences": 64,
+    }  # fmt: skip
+    again = replace(config().runtime, deterministic=True)
+    assert profile_identity(config(runtime=again), "abc", "text", "asked") == {
+        **on_text, "deterministic": True,
     }  # fmt: skip
     assert profile_identity(full(), "abc", "text", "asked") == {
         "schema": 1, "model": {"fingerprint": "abc", "dtype": "bfloat16", "quantization": "nf4"},

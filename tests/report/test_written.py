@@ -50,6 +50,10 @@ def test_the_filter_whose_answers_are_kept_counts_whatever_its_name(maker):
     point = maker.point(measure="exact_match.strict-match", write=False)
     for score in point.scores:
         score["measures"]["exact_match.flexible-extract"] = {"value": 1, "stderr": None}
+    older = read_entry(Point.from_json(json.loads(json.dumps(point.to_json(), sort_keys=True))))
+    of_tasks = [each.measure for each in older.answers.values() if each.correct is not None]
+    assert of_tasks == ["exact_match.strict-match"] * len(of_tasks)
+    for score in point.scores:
         score["accuracy"] = "exact_match.strict-match"
     entry = read_entry(Point.from_json(json.loads(json.dumps(point.to_json(), sort_keys=True))))
     for task, answers in entry.answers.items():

@@ -9,6 +9,7 @@ from tiny import tiny
 
 from layerprune.config.schema import METRIC_KEYS, MetricConfig, Tokens
 from layerprune.errors import UserError
+from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
 from layerprune.paths.room import Room
 from layerprune.similarity.layer_scores import LAYER_SCORES, added_up
@@ -46,9 +47,17 @@ def test_blocks_add_up_and_single_layers_are_exact():
 def test_perplexity_is_the_loss_without_each_layer(family):
     model = tiny(family)
     found = perplexity(model, IDS, seed=0)
-    # In less room the same is found, in more passes.
+    # In less room the same is found, with less at once.
+    seen = []
+    decoder_stack(model).layers[0].register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append(
+            (args[0] if args else kwargs["hidden_states"]).shape[0]
+        ),
+        with_kwargs=True,
+    )
     small = replace(Room.of(model), tokens=16, waiting=16)
     assert perplexity(model, IDS, 0, small) == pytest.approx(found, abs=1e-5)
+    assert set(seen) == {1}
     with torch.no_grad():
         dense = loss(model).item()
         for layer in range(8):

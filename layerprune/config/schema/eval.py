@@ -39,7 +39,7 @@ class EvalConfig:
     num_fewshot: int | None = None
     """Solved examples before each question; each task's own default if not given."""
     num_fewshot_of: dict[str, int] = field(default_factory=dict)
-    """The same of single tasks, in place of `num_fewshot`."""
+    """The same of single tasks, or of all in a group, in place of `num_fewshot`."""
     fewshot_seed: int | None = None
     """Shuffles the solved examples of tasks whose examples are given; tasks that draw theirs draw
     others. lm-eval's own order and draw if not given."""
