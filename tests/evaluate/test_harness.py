@@ -1,5 +1,6 @@
 """What is asked, and what is made of lm-eval's results."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tiny import byte_tokenizer, tiny
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
 from layerprune.evaluate.digest import digest as digest_of
-from layerprune.evaluate.harness import OWN_TASKS, Questions
+from layerprune.evaluate.harness import OWN_TASKS, Questions, _of_each
+from layerprune.evaluate.score import Measure, _accuracy
 from layerprune.evaluate.scorer import Scorer
 
 SAMPLED = """
@@ -176,18 +178,31 @@ def test_a_task_may_have_its_own_number_of_examples(folder):
 
     found = of(given=1).score(Listener())
     assert {score.task: score.num_fewshot for score in found} == {"given": 1, "sampled": 3}
-    group = "group: all_of_them\ntask: [given, sampled]\n"
-    (folder / "all.yaml").write_text(group)
-    asked = ask_for(folder, "all_of_them", num_fewshot_of={"all_of_them": 2, "sampled": 4})
-    found = Questions(asked).score(Listener())
-    assert {score.task: score.num_fewshot for score in found} == {"given": 2, "sampled": 4}
-    (folder / "outer.yaml").write_text("group: outer\ntask: [all_of_them, filtered]\n")
-    for numbers in ({"outer": 1, "all_of_them": 2}, {"all_of_them": 2, "outer": 1}):
-        questions = Questions(ask_for(folder, "outer", num_fewshot_of=numbers))
-        found = {score.task: score.num_fewshot for score in questions.score(Listener())}
-        assert found == {"given": 2, "sampled": 2, "filtered": 1}, "the nearest counts"
     with pytest.raises(UserError, match=r"num_fewshot_of: facts is not one of the tasks"):
         of(facts=1).load()
+
+
+class Named:
+    """A task, or a group of some, as far as its name goes."""
+
+    def __init__(self, name, *tasks):
+        self.task_name, self._tasks = name, tasks
+
+    def get_all_tasks(self):
+        return [each for task in self._tasks for each in task.get_all_tasks()] or [self]
+
+
+def test_of_a_task_and_the_groups_around_it_the_nearest_number_counts():
+    tasks = [Named(name) for name in "abc"]
+    inner = Named("inner", *tasks[:2])
+    loaded = {
+        "tasks": {each.task_name: each for each in tasks},
+        "groups": {"inner": inner, "outer": Named("outer", inner, tasks[2])},
+    }
+    for names in itertools.permutations(("outer", "inner", "b")):
+        numbers = {name: {"outer": 5, "inner": 0, "b": 2}[name] for name in names}
+        assert _of_each(numbers, loaded) == {"a": 0, "b": 2, "c": 5}
+    assert _of_each({"inner": 3}, loaded) == {"a": 3, "b": 3}
 
 
 def test_options_are_counted_once(folder):
@@ -198,13 +213,14 @@ def test_options_are_counted_once(folder):
     assert score.accuracy == "acc"
 
 
-def test_a_group_may_be_counted_by_a_later_filter_of_its_tasks(folder):
-    again = "aggregate_metric_list: [{metric: exact_match, filter_list: again}]\n"
-    (folder / "later.yaml").write_text(f"group: later\ntask: [filtered]\n{again}")
-    found = {
-        each.task: each.accuracy for each in Questions(ask_for(folder, "later")).score(Listener())
-    }
-    assert found == {"later": "exact_match.again", "filtered": "exact_match.first"}
+def test_a_group_may_be_counted_by_a_later_filter_of_its_tasks():
+    one = Measure(0.5, None)
+    assert _accuracy({"exact_match.again": one}, ["first", "first"]) == "exact_match.again"
+    assert _accuracy({"exact_match.again": one, "exact_match.first": one}, ["first"]) == (
+        "exact_match.first"
+    )
+    assert _accuracy({"exact_match.first": one, "acc": one}, ["none"]) == "acc"
+    assert _accuracy({"word_perplexity": one}, ["none"]) is None
 
 
 def test_filters_do_not_multiply_questions(folder):

@@ -1,5 +1,7 @@
 """Names are not paths: nothing is written outside of a study's folder and the cache."""
 
+import sys
+
 import pytest
 from studies import Maker
 
@@ -17,7 +19,11 @@ def test_a_study_is_a_name(name):
         compose(f"study='{name}'")
 
 
-def test_names_of_models_and_tasks_stay_in_the_study(tmp_path, tiny_folder, tiny_tasks):
+def test_names_of_models_and_tasks_stay_in_the_study(
+    tmp_path, tiny_folder, tiny_tasks, monkeypatch
+):
+    # Python itself would keep what it has compiled of the tasks' code beside it.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     for file in tiny_tasks.glob("letters.*"):
