@@ -65,10 +65,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     with _named(path), scratch(path) as beside:
         yield beside
         _settle(beside)
-        with scratch(path) as old:
-            with suppress(FileNotFoundError):
-                path.rename(old)
+        if not path.exists():
             beside.rename(path)
+            return
+        with scratch(path) as old:
+            path.rename(old)
+            try:
+                beside.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
 
 
 def _settle(folder: Path) -> None:
