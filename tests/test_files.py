@@ -50,16 +50,16 @@ def test_a_folder_stays_until_another_is_whole(tmp_path, monkeypatch):
         raise KeyboardInterrupt
     assert (path / "some").read_text() == "new"
 
-    rename, moved = Path.rename, []
+    rename, moved, refused = Path.rename, [], [0]
 
     def refuse(self, target):
         moved.append(self)
-        if len(moved) == refused:
+        if len(moved) == refused[0]:
             raise PermissionError(errno.EACCES, "Permission denied", str(self))
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    for refused in (1, 2):  # putting the old one aside, and the new one in its place
+    for refused[0] in (1, 2):  # putting the old one aside, and the new one in its place
         moved.clear()
         with pytest.raises(PermissionError), replacing_folder(path):
             pass
