@@ -59,8 +59,9 @@ def test_a_folder_stays_until_another_is_whole(tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    for refused[0] in (1, 2):  # putting the old one aside, and the new one in its place
+    for at in (1, 2):  # putting the old one aside, and the new one in its place
         moved.clear()
+        refused[0] = at
         with pytest.raises(PermissionError), replacing_folder(path):
             pass
         assert (path / "some").read_text() == "new"
