@@ -11,8 +11,7 @@ from tiny import byte_tokenizer, tiny
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
-from layerprune.evaluate.digest import digest as digest_of
-from layerprune.evaluate.harness import OWN_TASKS, Questions, _of_each
+from layerprune.evaluate.harness import Questions, _of_each
 from layerprune.evaluate.score import Measure, _accuracy
 from layerprune.evaluate.scorer import Scorer
 
@@ -111,7 +110,6 @@ def test_every_model_is_shown_the_same_examples(folder):
 
 def test_examples_are_those_of_lm_evals_own_door(folder):
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     ours, theirs = Listener(), Listener()
     Questions(ask_for(folder, "sampled", num_fewshot=3)).score(ours)
@@ -249,52 +247,6 @@ def test_digest_follows_the_files_of_the_asked_tasks_only(folder):
     (folder / "outputs" / "record.json").write_text("{}")
     assert digest() == before
     (folder / "rows.py").write_text(ROWS.replace("range(12)", "range(13)"))
-    assert digest() != before
-
-
-TAGGED = """
-task: tagged
-tag: some
-include: ../bases/base.yaml
-dataset_path: json
-dataset_kwargs:
-  data_files: {test: [set/*.jsonl]}
-"""
-
-
-@pytest.mark.parametrize("name", ["tagged", "some", "both", "outer"])
-@pytest.mark.parametrize(
-    "changed",
-    [
-        "tasks/one/tagged.yaml",
-        "tasks/bases/base.yaml",
-        "tasks/bases/functions.py",
-        "set/rows.jsonl",
-    ],
-)
-def test_digest_follows_what_stands_in_groups_and_under_tags(tmp_path, name, changed):
-    tasks = tmp_path / "tasks"
-    for folder in ("one", "groups", "bases"):
-        (tasks / folder).mkdir(parents=True)
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "rows.jsonl").write_text("{}\n")
-    (tasks / "bases" / "base.yaml").write_text("output_type: multiple_choice\ntest_split: test\n")
-    (tasks / "one" / "tagged.yaml").write_text(TAGGED)
-    both = "group: both\ntask:\n- task: tagged\n  num_fewshot: 1\n"
-    (tasks / "groups" / "both.yaml").write_text(both)
-    outer = "group: outer\ntask:\n- group: inner\n  task: [both]\n"
-    (tasks / "groups" / "outer.yaml").write_text(outer)
-
-    def digest():
-        index = TaskManager(include_path=[tasks], include_defaults=False).task_index
-        return digest_of(index, [name], OWN_TASKS, tmp_path)
-
-    before = digest()
-    assert digest() == before
-    if changed.endswith(".py"):
-        (tmp_path / changed).write_text("")
-    with (tmp_path / changed).open("a") as file:
-        file.write("\n# another\n")
     assert digest() != before
 
 
