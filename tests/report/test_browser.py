@@ -48,6 +48,7 @@ def study(tmp_path_factory, tiny_folder):
     healed = [
         "heal=lora",
         "model.healing.steps=2",
+        "heal.sequence_length=32",
         "heal.batch_size=2",
         "prune.fraction=[0.25,0.5]",
     ]
