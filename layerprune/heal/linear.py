@@ -188,9 +188,9 @@ def _adds(model: PreTrainedModel, layer: nn.Module, projection: nn.Module, ids_1
             ids_1T = ids_1T.to(model.device)
             decoder_stack(model).decoder(input_ids=ids_1T, use_cache=False)
             (_, written), (_, plain) = seen
-            generator = torch.Generator().manual_seed(0)
             if written.numel() != plain.numel():  # a gate, of which there is one a token
                 return False
+            generator = torch.Generator().manual_seed(0)
             # As large as the output itself, so that rounding cannot hide what becomes of it.
             push = torch.randn(written.shape, generator=generator).to(written) * plain.std()
             seen.clear()
