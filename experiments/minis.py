@@ -3,7 +3,8 @@
     python experiments/minis.py [--at-once 2] [--outputs outputs]
 
 `make experiments` does it. Started again it goes on, as each preset does. The cores are shared
-out, since much of a run keeps one of them busy; how much sooner all are done was not measured yet.
+out, since much of a run keeps one of them busy: all took 1 h 49 min on two slow ones, with the
+teaching models there already, and one after the other, at times beside other work, some four hours.
 Presets that measure time run alone, at the end. What each says is in OUTPUTS/minis/NAME.log, and
 its seconds, summed over all starts, in OUTPUTS/minis.json.
 """
