@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from layerprune.config.schema import Config, Dtype, HealConfig, Quantization
+from layerprune.config.schema import Config, Dtype, HealConfig, Quantization, held_after
 from layerprune.estimate.flops import of_head, of_layer, of_token
 from layerprune.estimate.questions import Load, load
 from layerprune.estimate.shape import Shape
@@ -101,7 +101,7 @@ def unhealed_cost(config: Config, shape: Shape, paths: Sequence[Path]) -> Cost:
 def healed_cost(config: Config, shape: Shape, paths: Sequence[Path]) -> Cost:
     """Cut models that are healed and asked one by one."""
     heal = config.heal
-    held = Quantization.nf4 if heal.recipe == "qlora" else config.model.quantization
+    held = held_after(heal.recipe, config.model.quantization)
     cost = Cost()
     for path in paths:
         point = _asked(config, shape, [path], held)

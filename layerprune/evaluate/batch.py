@@ -20,7 +20,7 @@ from layerprune.evaluate.contexts import Answer, Context, Ids, Option
 from layerprune.evaluate.rows import Row
 from layerprune.model.segment import Run, Where
 from layerprune.model.spread import input_device
-from layerprune.model.stack import Head, decoder_stack
+from layerprune.model.stack import Head, decoder_stack, text_config
 from layerprune.paths.scored import scored
 from layerprune.paths.waiting import States
 
@@ -125,7 +125,7 @@ class Rows:
 
 def windows(model: PreTrainedModel) -> dict[str, int | None]:
     """By kind of layer, how many tokens one sees, itself included; None: all before it."""
-    config: Any = model.config.get_text_config(decoder=True)
+    config: Any = text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
     if not kinds:  # one mask for all layers
@@ -155,7 +155,7 @@ def takes_trees(model: PreTrainedModel) -> bool:
         return False
     seen = [window for window in windows(model).values() if window is not None]
     generator = torch.Generator().manual_seed(0)
-    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    vocabulary = int(text_config(model).vocab_size)
     prefix, *branches = (
         tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())
         for length in (max(seen, default=0) + 3, 5, 3)

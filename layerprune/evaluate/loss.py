@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from layerprune.model.stack import decoder_stack
+from layerprune.model.stack import decoder_stack, text_config
 from layerprune.paths.losses import losses
 from layerprune.paths.room import Room
 from layerprune.paths.tree import Path
@@ -42,7 +42,7 @@ def heldout_losses(
     model: PreTrainedModel, ids_ST: Tensor, paths: Sequence[Path], room: Room
 ) -> list[Loss]:
     """The losses of cut models, each of which keeps the layers of a path, in one pass."""
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    vocabulary = int(text_config(model).vocab_size)
     found = losses(model, ids_ST, paths, "held-out loss", room)
     return [_loss(means, vocabulary) for means in found]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from layerprune import memory
 from layerprune.config.schema import SpeedConfig
 from layerprune.model.quantized import weight_bytes
-from layerprune.model.stack import decoder_stack
+from layerprune.model.stack import decoder_stack, text_config
 from layerprune.model.surgery import dropped
 from layerprune.paths.tree import Path
 from layerprune.progress import bar
@@ -47,7 +47,7 @@ def speeds(model: PreTrainedModel, paths: Sequence[Path], config: SpeedConfig) -
     whole = tuple(range(num_layers))
     models = list(dict.fromkeys((whole, *paths)))
     generator = torch.Generator().manual_seed(0)
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    vocabulary = int(text_config(model).vocab_size)
     shape = config.batch_size, config.prompt_tokens
     ids_BT = torch.randint(vocabulary, shape, generator=generator).to(model.device)
     rounds: dict[Path, list[tuple[float, float]]] = {path: [] for path in models}

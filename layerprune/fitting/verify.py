@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from layerprune.config.schema import Config, EvalConfig
+from layerprune.config.schema import Config, EvalConfig, held_after
 from layerprune.errors import UserError
 from layerprune.model.load import torch_device
 from layerprune.record.point import Point
@@ -52,7 +52,7 @@ def verify(config: Config, point: Point, folder: Path, own_code: bool) -> tuple[
         for now, before in zip(found.get(task, ""), digits, strict=False)
     ]
     same = sum(now == before for now, before in pairs)
-    in_few_bits = config.model.quantization is not None or config.heal.recipe == "qlora"
+    in_few_bits = held_after(config.heal.recipe, config.model.quantization) is not None
     if not pairs or (same < ENOUGH * len(pairs) and not in_few_bits):
         raise UserError(
             f"export=hf: loaded by transformers in a fresh process, {folder} gives {same} of "

@@ -26,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from layerprune.errors import UserError
 from layerprune.heal.projections import feed_forward
-from layerprune.model.stack import decoder_stack
+from layerprune.model.stack import decoder_stack, text_config
 from layerprune.plan.plan import Plan
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -138,7 +138,7 @@ def _moments(
     ids_ST: Tensor,
 ) -> _Moments | None:
     """The sums over sequences [S, T]; None if there are none."""
-    size = model.config.get_text_config(decoder=True).hidden_size
+    size = int(text_config(model).hidden_size)
     sums: _Moments | None = None
     with torch.inference_mode(), _caught(projection, layers[first - 1], layers[last]) as seen:
         for ids_BT in ids_ST.split(BATCH):

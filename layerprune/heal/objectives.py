@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerprune.heal.chunked import summed
-from layerprune.model.stack import Head, decoder_stack
+from layerprune.model.stack import Head, decoder_stack, text_config
 
 
 class NextToken(nn.Module):
@@ -39,7 +39,7 @@ def cross_entropy(model: PreTrainedModel, hidden_BTH: Tensor, ids_BT: Tensor) ->
 
 def vocabulary(model: PreTrainedModel) -> int:
     """Tokens that the model tells apart."""
-    return int(model.config.get_text_config(decoder=True).vocab_size)
+    return int(text_config(model).vocab_size)
 
 
 def trained_in_head(model: PreTrainedModel) -> list[nn.Parameter]:

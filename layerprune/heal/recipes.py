@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from layerprune import memory, processes
-from layerprune.config.schema import Config, DeviceMap, Quantization
+from layerprune.config.schema import Config, DeviceMap, held_after
 from layerprune.data.sequences import packed, stored_sequences
 from layerprune.data.text import Text
 from layerprune.errors import UserError
@@ -71,7 +71,7 @@ def heal(
     after that, and others None.
     """
     recipe, runtime = config.heal, config.runtime
-    held = Quantization.nf4 if recipe.recipe == "qlora" else None
+    held = held_after(recipe.recipe, config.model.quantization)
     work = _Work(source, plan, text, config, checkpoints, heldout)
     shared = runtime.shard
     if shared:

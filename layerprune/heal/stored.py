@@ -18,7 +18,7 @@ from layerprune.errors import UserError
 from layerprune.files import Damaged, check_sums, creating_folder, write_sums
 from layerprune.model.segment import by_layers
 from layerprune.model.spread import input_device
-from layerprune.model.stack import decoder_stack
+from layerprune.model.stack import decoder_stack, text_config
 from layerprune.model.surgery import dropped
 from layerprune.progress import bar
 from layerprune.similarity.states import catching, states_by_layers
@@ -34,7 +34,7 @@ def stored_states(
     In the model's precision. What is not there yet is computed in one pass over the layers below
     the last wanted state, and written whole or not at all.
     """
-    size = model.config.get_text_config(decoder=True).hidden_size
+    size = int(text_config(model).hidden_size)
     shape = (*ids_ST.shape, size)
     kind = decoder_stack(model).layers[0].parameters().__next__().dtype
     if folder.is_dir():

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from layerprune import memory
 from layerprune.model.spread import devices
+from layerprune.model.stack import text_config
 from layerprune.progress import say
 
 SHARE_OF_FREE = 0.5
@@ -51,7 +52,7 @@ class Room:
         places = devices(model)
         if budget is None:
             budget = int(min(map(memory.free, places)) * SHARE_OF_FREE)
-        config: Any = model.config.get_text_config(decoder=True)
+        config: Any = text_config(model)
         hidden = int(config.hidden_size)
         width = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         size = model.dtype.itemsize

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from layerprune.config.schema import ExportConfig, Quantization
+from layerprune.config.schema import ExportConfig, Quantization, held_after
 from layerprune.record.point import Point
 from layerprune.report.entry import ranges
 
@@ -102,10 +102,11 @@ def card(
 
 
 def _precision(point: Point) -> str:
-    of_healing = "nf4" if point.healing and point.healing["recipe"] == "qlora" else None
-    held = point.identity["model"].get("quantization", of_healing)
-    said = str(point.identity["model"]["dtype"])
-    return f"{said} with weights in {held}" if held else said
+    model = point.identity["model"]
+    before = Quantization(model["quantization"]) if "quantization" in model else None
+    held = held_after(point.healing["recipe"] if point.healing else "none", before)
+    said = str(model["dtype"])
+    return f"{said} with weights in {held.value}" if held else said
 
 
 def _healed(point: Point) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Container, Sequence
 
 import altair as alt
 
+from layerprune.config.schema import held_after
 from layerprune.report.cost import WIDTH
 from layerprune.report.curves import JOINT, Curve
 from layerprune.report.entry import Entry
@@ -69,8 +70,8 @@ def size_chart(data: list[Datum], title: str, subtitle: list[str]) -> Chart:
 
 def held(entry: Entry) -> str:
     """The type of the numbers in which the weights are held: float32, nf4, ..."""
-    if entry.heal == "qlora":
-        return "nf4"
+    if (healed := held_after(entry.heal, None)) is not None:
+        return healed.value
     said = entry.settings.get("model.quantization", "not set")
     return entry.settings.get("model.dtype", "not set") if said == "not set" else said
 

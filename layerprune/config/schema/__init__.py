@@ -9,7 +9,7 @@ from layerprune.config.schema.data import Calibration, DataConfig
 from layerprune.config.schema.eval import EvalConfig, SpeedConfig
 from layerprune.config.schema.export import ExportConfig
 from layerprune.config.schema.fit import FitConfig
-from layerprune.config.schema.heal import HEAL_KEYS, HealConfig
+from layerprune.config.schema.heal import HEAL_KEYS, HealConfig, held_after
 from layerprune.config.schema.job import Config
 from layerprune.config.schema.metric import METRIC_KEYS, MetricConfig, Tokens
 from layerprune.config.schema.model import (
@@ -48,4 +48,5 @@ __all__ = [
     "Tokens",
     "TrackerConfig",
     "TrackerMode",
+    "held_after",
 ]

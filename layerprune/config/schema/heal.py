@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from omegaconf import MISSING
 
+from layerprune.config.schema.model import Quantization
 from layerprune.errors import UserError
 
 TRAINING = (
@@ -32,6 +33,11 @@ MAY_BE_ZERO = (
 )  # fmt: skip
 
 STOP_WHEN = ("plateau",)
+
+
+def held_after(recipe: str, quantization: Quantization | None) -> Quantization | None:
+    """How weights are held from a recipe on: in nf4 by `qlora`, else as they were before it."""
+    return Quantization.nf4 if recipe == "qlora" else quantization
 
 
 @dataclass(kw_only=True, slots=True)
