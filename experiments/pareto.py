@@ -10,14 +10,13 @@ hold in few bits, embeddings and head above all, takes what it did before.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import altair as alt
+import pictures
 
 from layerprune.report import read, style
 from layerprune.report.entry import Entry, ranges
-from layerprune.report.figure import VEGA_LITE
-from layerprune.report.render import render
 from layerprune.report.series import Datum
 from layerprune.report.size import held
 from layerprune.report.statistics import wilson
@@ -58,7 +57,7 @@ def main() -> None:
             f"| {'*' if row['best'] else ''} |"
         )
     FIGURE.parent.mkdir(exist_ok=True)
-    FIGURE.write_bytes(render(_spec(data, options.task), VEGA_LITE).png)
+    pictures.write(FIGURE, _chart(data, options.task))
 
 
 def rows(study: Path, task: str) -> list[Datum]:
@@ -90,7 +89,7 @@ def _row(point: Sized, best: bool, entry: Entry, task: str) -> Datum:
     }
 
 
-def _spec(data: Sequence[Datum], task: str) -> dict[str, Any]:
+def _chart(data: Sequence[Datum], task: str) -> alt.LayerChart:
     names = sorted({datum["held"] for datum in data})
     legend = alt.Legend(title="weights held as", titleOrient="left", orient="top", symbolOpacity=1)
     hues, shapes = list(style.HUES[: len(names)]), list(style.SHAPES[: len(names)])
@@ -118,10 +117,9 @@ def _spec(data: Sequence[Datum], task: str) -> dict[str, Any]:
         text=f"Size against accuracy on {task}",
         subtitle="numbers: layers dropped; bars: 95 % intervals; dashed: the Pareto front",
     )
-    chart = alt.layer(best, bar, dot, number, data=alt.Data(values=list(data))).properties(
+    return alt.layer(best, bar, dot, number, data=alt.Data(values=list(data))).properties(
         width=style.WIDTH, height=style.HEIGHT, title=title
     )
-    return {**chart.to_dict(), "config": style.config(stacked=False)}
 
 
 if __name__ == "__main__":
