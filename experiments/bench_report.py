@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from layerprune.files import write_json
+from layerprune.runtime.atomic_files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 from studies import Maker  # noqa: E402 - of the tests
 

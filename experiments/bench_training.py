@@ -26,16 +26,15 @@ from transformers import Trainer, TrainingArguments
 
 from layerprune.config.compose import compose
 from layerprune.config.schema import Config
-from layerprune.data.sequences import packed
-from layerprune.data.text import read
-from layerprune.files import write_json
-from layerprune.heal.course import Subject
-from layerprune.heal.loop import arguments, train
-from layerprune.heal.recipes import TRAINED
+from layerprune.data.sequences import pack_documents
+from layerprune.data.text import read_text
+from layerprune.heal.setup import HealContext
+from layerprune.heal.trainer import train, training_arguments
 from layerprune.model.load import load
 from layerprune.model.source import Source, locate
 from layerprune.model.surgery import drop_layers
-from layerprune.plan.plan import Plan
+from layerprune.prune.plan import Plan
+from layerprune.runtime.atomic_files import write_json
 
 BLOCK = tuple(range(10, 19))
 """What `prune=block` drops of the embedded model at 30 %: mid-stack."""
@@ -84,11 +83,12 @@ def ours(recipe: str, outputs: Path) -> Callable[[int], float]:
         config, source, ids_ST = _setting(recipe, outputs, steps)
         model = load(source, config.model.dtype, "cpu").model
         with tempfile.TemporaryDirectory() as folder:
-            said = arguments(config.heal, Path(folder), 0, config.model.dtype, on_cpu=True)
+            training_args = training_arguments(
+                config.heal, Path(folder), 0, config.model.dtype, on_cpu=True
+            )
             started = time.perf_counter()
-            subject = Subject(model, _plan(), ids_ST, config.heal, Path(folder))
-            course = TRAINED[recipe](subject)
-            train(course, config.heal, said, lambda: 0.0, config.model.dtype)
+            setup = config.heal.prepare(HealContext(model, _plan(), ids_ST, Path(folder)))
+            train(setup, config.heal, training_args, lambda: 0.0)
             return time.perf_counter() - started
 
     return run
@@ -147,7 +147,7 @@ def _setting(recipe: str, outputs: Path, steps: int) -> tuple[Config, Source, to
     )  # fmt: skip
     source = locate(config.model, outputs / "cache")
     tokenizer = load(source, config.model.dtype, "cpu").tokenizer
-    ids_ST = packed(read(config.data).healing, tokenizer, 128, 8 * steps)
+    ids_ST = pack_documents(read_text(config.data).healing, tokenizer, 128, 8 * steps)
     return config, source, ids_ST
 
 

@@ -20,10 +20,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import NamedTuple
 
-import tables
 import teaching
 
-from layerprune.files import write_json
+from layerprune.config.compose import conf_dir
+from layerprune.runtime.atomic_files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,7 +59,8 @@ def teachings(outputs: Path) -> list[Task]:
 
 def presets(outputs: Path) -> list[Task]:
     """Every preset that needs no GPU and no hub, the longest first."""
-    names = [name for name in tables.presets() if not name.endswith(tables.PAPER)]
+    names = sorted(path.stem for path in conf_dir().glob("experiment/*.yaml"))
+    names = [name for name in names if not name.endswith("_paper")]
     names.sort(key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
     return [
         Task(name, ("main.py", f"experiment={name}", f"runtime.outputs={outputs}"))

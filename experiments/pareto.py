@@ -15,11 +15,12 @@ from typing import NamedTuple
 import altair as alt
 import pictures
 
-from layerprune.report import read, style
-from layerprune.report.entry import Entry, ranges
-from layerprune.report.series import Datum
-from layerprune.report.size import held
-from layerprune.report.statistics import wilson
+from layerprune.analysis.statistics import wilson
+from layerprune.record.point import Point, layer_ranges
+from layerprune.report import read
+from layerprune.report.figures import theme
+from layerprune.report.figures.cost_figures import weight_type
+from layerprune.report.figures.curve_data import Datum
 
 FIGURE = Path(__file__).parent / "quantisation" / "pareto.png"
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--task", default="facts")
     options = parser.parse_args()
     data = rows(options.study, options.task)
-    print("| weights | n | layers dropped | MB | accuracy % | 95 % | front |")
+    print("| weights | n | layers removed | MB | accuracy % | 95 % | front |")
     print("|:--|--:|:--|--:|--:|:--|:-:|")
     for row in data:
         print(
@@ -62,25 +63,25 @@ def main() -> None:
 
 def rows(study: Path, task: str) -> list[Datum]:
     """A row for each point of a study, by rising size; accuracies in percent."""
-    entries = [entry for curve in read([study]).curves for entry in curve.entries]
+    entries = [entry for curve in read([study]).curves for entry in curve.points]
     points = [_sized(entry, task) for entry in entries]
     found = zip(points, front(points), entries, strict=True)
     return [_row(*each, task) for each in sorted(found, key=lambda each: each[0])]
 
 
-def _sized(entry: Entry, task: str) -> Sized:
-    if entry.weight_bytes is None:
+def _sized(entry: Point, task: str) -> Sized:
+    if entry.model.weight_bytes is None:
         raise SystemExit(f"{entry.key} is from before weights were counted: make it anew.")
-    return Sized(entry.weight_bytes, entry.right(task))
+    return Sized(entry.model.weight_bytes, entry.correct_share(task))
 
 
-def _row(point: Sized, best: bool, entry: Entry, task: str) -> Datum:
-    questions = entry.answers[task].num_samples
+def _row(point: Sized, best: bool, entry: Point, task: str) -> Datum:
+    questions = entry.task_scores[task].num_samples
     interval = wilson(round(point.accuracy * questions), questions)
     return {
-        "held": held(entry),
+        "held": weight_type(entry),
         "n": entry.num_dropped,
-        "layers": ranges(entry.dropped),
+        "layers": layer_ranges(entry.plan.dropped),
         "megabytes": point.num_bytes / 1e6,
         "accuracy": 100 * point.accuracy,
         "low": 100 * interval.low,
@@ -92,7 +93,7 @@ def _row(point: Sized, best: bool, entry: Entry, task: str) -> Datum:
 def _chart(data: Sequence[Datum], task: str) -> alt.LayerChart:
     names = sorted({datum["held"] for datum in data})
     legend = alt.Legend(title="weights held as", titleOrient="left", orient="top", symbolOpacity=1)
-    hues, shapes = list(style.HUES[: len(names)]), list(style.SHAPES[: len(names)])
+    hues, shapes = list(theme.HUES[: len(names)]), list(theme.SHAPES[: len(names)])
     color = alt.Color("held:N", scale=alt.Scale(domain=names, range=hues), legend=legend)
     shape = alt.Shape("held:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
     base = alt.Chart().encode(
@@ -104,7 +105,7 @@ def _chart(data: Sequence[Datum], task: str) -> alt.LayerChart:
     best = (
         base.transform_filter("datum.best")
         .mark_line(
-            interpolate="step-after", strokeDash=style.DASHED, color=style.DENSE, strokeWidth=1.25
+            interpolate="step-after", strokeDash=theme.DASHED, color=theme.DENSE, strokeWidth=1.25
         )
         .encode(order="megabytes:Q")
     )
@@ -112,13 +113,13 @@ def _chart(data: Sequence[Datum], task: str) -> alt.LayerChart:
         y=alt.Y("low:Q"), y2="high:Q", color=color
     )
     dot = base.mark_point(filled=True, opacity=1, size=70).encode(color=color, shape=shape)
-    number = base.mark_text(align="right", dx=-6, dy=-8, color=style.SAID).encode(text="n:Q")
+    number = base.mark_text(align="right", dx=-6, dy=-8, color=theme.LABEL).encode(text="n:Q")
     title = alt.TitleParams(
         text=f"Size against accuracy on {task}",
         subtitle="numbers: layers dropped; bars: 95 % intervals; dashed: the Pareto front",
     )
     return alt.layer(best, bar, dot, number, data=alt.Data(values=list(data))).properties(
-        width=style.WIDTH, height=style.HEIGHT, title=title
+        width=theme.WIDTH, height=theme.HEIGHT, title=title
     )
 
 

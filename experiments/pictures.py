@@ -8,10 +8,10 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
-from layerprune.files import replacing
-from layerprune.report import style
-from layerprune.report.figure import VEGA_LITE
-from layerprune.report.render import svg_of
+from layerprune.report.figures import theme
+from layerprune.report.figures.figure import VEGA_LITE
+from layerprune.report.figures.render import svg_of
+from layerprune.runtime.atomic_files import replacing
 
 PALETTE = 256
 """Colours of a picture: few make it small."""
@@ -19,7 +19,7 @@ PALETTE = 256
 
 def write(path: Path, chart: alt.TopLevelMixin) -> None:
     """Draw a chart in this project's style, as PNG."""
-    spec: dict[str, Any] = {**chart.to_dict(), "config": style.config(stacked=False)}
+    spec: dict[str, Any] = {**chart.to_dict(), "config": theme.vega_config()}
     with replacing(path) as beside:
         beside.write_bytes(small(svg_of(spec, VEGA_LITE)))
 

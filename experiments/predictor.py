@@ -29,14 +29,15 @@ import pictures
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap, rankdata
 
-from layerprune.report import Report, read, style
-from layerprune.report.curves import UNHEALED
-from layerprune.report.entry import ranges
-from layerprune.report.statistics import LEVEL, RESAMPLES, SEED, Interval
+from layerprune.analysis.curves import UNHEALED
+from layerprune.analysis.statistics import LEVEL, RESAMPLES, SEED, Interval
+from layerprune.record.point import layer_ranges
+from layerprune.report import Report, read
+from layerprune.report.figures import theme
 
 FOLDER = Path(__file__).parent / "predictor"
 
-FEWEST = 5
+MIN_POINTS = 5
 """Blocks from which on a correlation is of any use."""
 
 MISSES = 3
@@ -61,7 +62,7 @@ class Block:
     @property
     def layers(self) -> str:
         """As in `3-5`."""
-        return ranges(range(self.first, self.first + self.size))
+        return layer_ranges(range(self.first, self.first + self.size))
 
     def holds(self, layer: int | None) -> bool:
         """Whether a layer is one of them; none is not."""
@@ -122,20 +123,20 @@ def read_blocks(report: Report, task: str) -> dict[str, list[Block]]:
     """By metric, the study's blocks that were not healed, by size and first layer."""
     matrices = {profile.key: profile.matrix for _, profile in report.profiles}
     found: dict[str, dict[tuple[int, int], Block]] = defaultdict(dict)
-    entries = [entry for curve in report.curves for entry in curve.entries]
-    if len({entry.ground for entry in entries}) > 1:
+    entries = [entry for curve in report.curves for entry in curve.points]
+    if len({entry.comparison_key for entry in entries}) > 1:
         raise SystemExit(f"{report.study} has points of several models, questions or texts.")
     for entry in entries:
         first, size = entry.first_layer, entry.num_dropped
-        if entry.heal != UNHEALED or entry.profile not in matrices or first is None:
+        if entry.recipe != UNHEALED or entry.plan.profile not in matrices or first is None:
             continue
-        if entry.dropped != tuple(range(first, first + size)):
+        if entry.plan.dropped != tuple(range(first, first + size)):
             continue
-        distance = float(matrices[entry.profile][first, first + size])
-        accuracy = 100 * entry.right(task)
-        block = Block(first, size, entry.num_layers, distance, entry.loss.nats.value, accuracy)
+        distance = float(matrices[entry.plan.profile][first, first + size])
+        accuracy = 100 * entry.correct_share(task)
+        block = Block(first, size, entry.model.num_layers, distance, entry.loss.nats, accuracy)
         # One that a strategy chose may have been named by the user, too.
-        found[entry.metric][size, first] = block
+        found[entry.plan.metric][size, first] = block
     if not found:
         raise SystemExit(f"{report.study} has no block of layers with its distances.")
     return {
@@ -184,7 +185,7 @@ def sizes(blocks: Sequence[Block]) -> Iterator[tuple[str, list[Block]]]:
     by_size: dict[int, list[Block]] = defaultdict(list)
     for block in blocks:
         by_size[block.size].append(block)
-    enough = {size: some for size, some in by_size.items() if len(some) >= FEWEST}
+    enough = {size: some for size, some in by_size.items() if len(some) >= MIN_POINTS}
     yield from ((str(size), some) for size, some in enough.items())
     if len(enough) > 1:
         yield "all", [block for some in enough.values() for block in some]
@@ -212,7 +213,8 @@ def correlations(blocks: Sequence[Block]) -> list[str]:
 def choices(blocks: Sequence[Block]) -> list[str]:
     """A table: of each size, the block of the least distance and that of the least loss."""
     lines = [
-        "| n | nearest | its loss | rank | least loss | its loss | rank by distance | mean loss |",
+        "| n | most similar | its loss | rank | least loss | its loss | rank by distance "
+        "| mean loss |",
         "|--:|:--|--:|--:|:--|--:|--:|--:|",
     ]
     for name, some in sizes(blocks):
@@ -233,7 +235,7 @@ def choices(blocks: Sequence[Block]) -> list[str]:
 def misses(blocks: Sequence[Block]) -> list[str]:
     """A table: of each size, the blocks whose rank by loss is furthest from that by distance."""
     lines = [
-        "| n | layers | distance | rank | loss | rank | worse than foretold by |",
+        "| n | layers | distance | rank | loss | rank | worse than predicted by |",
         "|--:|:--|--:|--:|--:|--:|--:|",
     ]
     for name, some in sizes(blocks):
@@ -291,12 +293,12 @@ def scatter_chart(blocks: Sequence[Block], metric: str) -> alt.HConcatChart:
         dot = base.mark_point(filled=True, opacity=1, size=55).encode(
             color=alt.Color(
                 "first:Q",
-                scale=alt.Scale(range=style.NEAR_TO_FAR[::-1]),
+                scale=alt.Scale(range=theme.SIMILAR_TO_DIFFERENT[::-1]),
                 legend=alt.Legend(title="first layer", orient="right"),
             )
         )
         words = [
-            base.mark_text(dy=dy, fontSize=12, color=style.SAID).encode(text=f"{field}:N")
+            base.mark_text(dy=dy, fontSize=12, color=theme.LABEL).encode(text=f"{field}:N")
             for field, dy in (("above", -11), ("below", 13))
         ]
         found = correlation(some, PREDICTORS["distance"], OUTCOMES["loss"])
@@ -317,7 +319,7 @@ def places_chart(blocks: Sequence[Block], metric: str) -> alt.VConcatChart:
         for name, some in sizes(blocks) if name != "all"
         for block in some
     ]  # fmt: skip
-    scale = alt.Scale(domain=names, range=list(style.HUES[: len(names)]))
+    scale = alt.Scale(domain=names, range=list(theme.HUES[: len(names)]))
     color = alt.Color(
         "size:N", scale=scale, legend=alt.Legend(title="layers dropped", orient="top")
     )
@@ -332,7 +334,7 @@ def places_chart(blocks: Sequence[Block], metric: str) -> alt.VConcatChart:
                 y=alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False)),
                 color=color,
             )
-            .properties(width=style.WIDTH, height=200)
+            .properties(width=theme.WIDTH, height=200)
         )  # fmt: skip
 
     return alt.vconcat(

@@ -4,7 +4,7 @@ import altair as alt
 from seam_passes import WHOLE, Kept, cuts, rises
 from seam_tables import Groups
 
-from layerprune.report import style
+from layerprune.report.figures import theme
 
 
 def drift_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
@@ -95,8 +95,8 @@ def _lines(
 def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
     """The whole model in grey, each block in a colour and shape of its own."""
     blocks = [name for name in names if name != WHOLE]
-    hues = {WHOLE: style.DENSE, **dict(zip(blocks, style.HUES, strict=False))}
-    shapes = {WHOLE: "circle", **dict(zip(blocks, style.SHAPES, strict=False))}
+    hues = {WHOLE: theme.DENSE, **dict(zip(blocks, theme.HUES, strict=False))}
+    shapes = {WHOLE: "circle", **dict(zip(blocks, theme.SHAPES, strict=False))}
     legend = alt.Legend(title="layers dropped", titleOrient="left", orient="top")
     return (
         alt.Color("model:N", legend=legend,

@@ -40,8 +40,8 @@ from seam_tables import (
 )
 
 from layerprune.config.schema import DataConfig, Dtype, ModelConfig
-from layerprune.data.sequences import cut
-from layerprune.data.text import read
+from layerprune.data.sequences import cut_documents
+from layerprune.data.text import read_text
 from layerprune.model.load import load
 from layerprune.model.source import locate
 
@@ -64,8 +64,8 @@ def main() -> None:
     source = locate(ModelConfig(path=EMBEDDED), options.outputs / "cache")
     loaded = load(source, Dtype.float32, "cpu")
     loaded.model.set_attn_implementation("eager")  # others do not say where they look
-    text = read(DataConfig())
-    ids_ST = cut(text.heldout, loaded.tokenizer, 128, options.sequences)
+    text = read_text(DataConfig())
+    ids_ST = cut_documents(text.heldout, loaded.tokenizer, 128, options.sequences)
     kept = watch(loaded.model, ids_ST, blocks)
     groups = token_groups(ids_ST, counts(loaded.tokenizer, [*text.calibration, *text.healing]))
     _show("What is mended at the seam", mending_table(kept))

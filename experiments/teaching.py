@@ -42,10 +42,10 @@ from transformers import (
 )
 
 from layerprune.config.schema import DataConfig
-from layerprune.data.text import read
-from layerprune.evaluate.harness import OWN_TASKS
-from layerprune.files import creating_folder
-from layerprune.progress import bar, say
+from layerprune.data.text import read_text
+from layerprune.evaluate.eval_tasks import OWN_TASKS
+from layerprune.runtime.atomic_files import creating_folder
+from layerprune.runtime.progress import progress_bar, say
 
 VOCABULARY = 4096
 WINDOW = 256
@@ -126,7 +126,7 @@ def _train(
     """Steps of AdamW on both, which count alike; the rate rises, then falls as a cosine to 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1)
     model.train()
-    with bar(f"teach {family}", total=steps) as advance:
+    with progress_bar(f"teach {family}", total=steps) as advance:
         for step in range(steps):
             rate = RATE * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
             for group in optimizer.param_groups:
@@ -184,7 +184,7 @@ def _facts() -> list[str]:
 
 def _prose() -> list[str]:
     """The embedded prose but for the part that losses are measured on."""
-    text = read(DataConfig())
+    text = read_text(DataConfig())
     return [*text.healing, *text.calibration]
 
 

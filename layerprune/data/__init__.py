@@ -1,1 +1,1 @@
-"""Text for distances, healing and held-out loss, in three parts that share nothing."""
+"""Read text for distances, healing and held-out loss, in three disjoint parts."""

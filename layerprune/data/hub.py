@@ -1,76 +1,64 @@
-"""Text of a data set on the hub, or in a folder, read as a stream: no more than is needed."""
+"""Stream the text of a data set on the hub or in a folder, reading no more than needed."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerprune.errors import UserError
-from layerprune.files import sha256
+from layerprune.config.schema import DataConfig
+from layerprune.data.conversations import RenderConversation, located, valid_text
+from layerprune.errors import UserError, explained
+from layerprune.runtime.atomic_files import sha256
 
-Turns = list[dict[str, str]]
-"""A conversation: each turn with its `role` and `content`."""
-
-Render = Callable[[Turns], str]
-"""Writes a conversation as a model reads it."""
-
-SHARES = {"calibration": (0, 20), "heldout": (20, 40), "healing": (40, 100)}
-"""Of a hundred, by a document's hash: which documents a part may have. A document that stands in
-two splits, or twice in one, is in one part all the same."""
+PERCENTILES = {"calibration": (0, 20), "heldout": (20, 40), "healing": (40, 100)}
+"""Documents of each part, by a hash of their text: a document that occurs twice, or in two splits,
+is in one part all the same."""
 
 
 @dataclass(frozen=True)
-class Stream:
-    """The documents of one part, read anew each time that it is gone through."""
+class DocumentStream:
+    """The documents of one part of a data set, read again for each iteration.
 
-    part: str
-    open: Callable[[], Iterator[str]]
-
-    def __iter__(self) -> Iterator[str]:
-        low, high = SHARES[self.part]
-        return (text for text in self.open() if low <= _hundredth(text) < high)
-
-
-def stream(
-    path: str, config: str | None, revision: str | None, split: str, field: str, render: Render
-) -> Any:
-    """A function that goes through the texts of one split of a data set from its start.
-
-    Where the field has conversations, `render` writes them. Raises `UserError` where there is no
-    such data set, split or field.
+    `render` writes conversations. Raises `UserError` if there is no such data set, split or field.
     """
 
-    def texts() -> Iterator[str]:
+    part: str
+    split: str
+    config: DataConfig
+    render: RenderConversation
+
+    def __iter__(self) -> Iterator[str]:
+        low, high = PERCENTILES[self.part]
+        return (text for text in self._texts() if low <= _percentile(text) < high)
+
+    def _texts(self) -> Iterator[str]:
         import datasets
 
-        # `datasets` takes a name for an id on the hub where no such folder is.
-        folder = Path(path).expanduser()
-        place = str(folder) if folder.is_dir() else path
-        try:
-            rows = datasets.load_dataset(
-                place, config, revision=revision, split=split, streaming=True
+        # `datasets` takes a path without a folder for an id on the hub.
+        hub, config = str(self.config.hub), self.config
+        path = str(folder) if (folder := Path(hub).expanduser()).is_dir() else hub
+        with explained(f"data.hub={hub} ({self.split}) cannot be read"):
+            rows: Any = datasets.load_dataset(
+                path, config.config, revision=config.revision, split=self.split, streaming=True
             )
-            for row in rows:
-                if field not in row:
-                    raise UserError(f"data.field={field}: {path} has the fields {', '.join(row)}.")
-                found = row[field]
-                text = render(found) if found and isinstance(found, list) else found
-                if text and not text.isspace():
-                    yield text
-        except UserError:
-            raise
-        except Exception as error:  # each data set has its own ways to fail
-            reason = " ".join(str(error).split())
-            raise UserError(f"data.hub={path} ({split}) cannot be read: {reason}") from error
-
-    return texts
+            for number, row in enumerate(rows):
+                if config.field not in row:
+                    raise UserError(
+                        f"data.field={config.field}: {hub} has the fields {', '.join(row)}."
+                    )
+                value = row[config.field]
+                if value and isinstance(value, list):
+                    with located(f"data.hub={hub} ({self.split}), row {number}"):
+                        value = self.render(value)
+                if value and not value.isspace():
+                    yield valid_text(value)
 
 
-def patience() -> float:
-    """Seconds after which the hub's client gives up on a server that says nothing.
+def hub_timeout() -> float:
+    """Return the seconds after which the hub's client gives up on a silent server, and set them.
 
-    By itself it waits for ever. What is not told otherwise keeps to it once this was called.
+    Its default is to wait forever; the setting holds for all later requests without a timeout.
     """
     from huggingface_hub import constants, get_session
 
@@ -79,26 +67,26 @@ def patience() -> float:
     return float(seconds)
 
 
-def content_of(path: str, revision: str | None) -> str:
-    """What names a data set's content: the commit on the hub, or a hash of a folder's files."""
+def dataset_identity(path: str, revision: str | None) -> str:
+    """Return what identifies a data set's content: its commit, or a hash of a folder's files."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             digest.update(f"{file.relative_to(folder)}\0{sha256(file)}\0".encode())
         return digest.hexdigest()
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().dataset_info(path, revision=revision, timeout=patience()).sha)
-    except Exception as error:  # what stands between here and the hub has its own ways to fail
+        return str(HfApi().dataset_info(path, revision=revision, timeout=hub_timeout()).sha)
+    except Exception as error:  # proxies and mirrors raise their own errors
         raise UserError(
-            f"data.hub={path} is neither a folder here nor to be had from the hub "
+            f"data.hub={path} is no local folder, and cannot be downloaded from the hub "
             f"({type(error).__name__})."
         ) from error
 
 
-def _hundredth(text: str) -> int:
-    """A number from 0 to 99 that follows from a text, whatever its spaces."""
+def _percentile(text: str) -> int:
+    """Return a number from 0 to 99 that depends on a text's words only."""
     digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100

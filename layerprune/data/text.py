@@ -1,9 +1,8 @@
-"""Text in three parts that share nothing: calibration, healing, held-out.
+"""Read text in three disjoint parts: calibration, healing, held-out.
 
-Text of the user's own lies in files, or in a data set that is read as a stream (`data.hub`).
-The embedded prose is the Python language reference, which ships with Python as
-`pydoc_data.topics`: some 79 articles, half a megabyte. Articles overlap (one quotes another), so a
-paragraph that was seen before is left out before the articles are dealt to the parts.
+The user's text comes from files, or from a data set that is streamed (`data.hub`). The bundled text
+is the Python language reference, which ships with Python as `pydoc_data.topics`: some 79 articles,
+half a megabyte. Articles quote each other, so repeated paragraphs are removed before the split.
 """
 
 import hashlib
@@ -11,75 +10,87 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from layerprune.config.schema import DataConfig
-from layerprune.data.hub import Render, Stream, Turns, content_of, stream
+from layerprune.data.conversations import (
+    Conversation,
+    RenderConversation,
+    RenderedText,
+    is_conversation,
+    located,
+    valid_text,
+)
+from layerprune.data.hub import DocumentStream, dataset_identity
 from layerprune.errors import UserError
 
 PIECE_CHARS = 4000
-"""Longer documents of a user's are cut at paragraph borders into pieces of about this size, so
-that a single long file can be dealt to all three parts."""
+"""Longer documents of a user are cut at paragraph borders into pieces of about this size, so that
+even a single file has text for all three parts."""
 
 FIELDS = ("text", "messages")
-"""Of a row: a document, or a conversation."""
+"""Names of a row's field with a document or a conversation; the first one with a value is read."""
 
 CALIBRATION_SHARE = 0.2
 HELDOUT_SHARE = 0.2
 
 
-Documents = tuple[str, ...] | Stream
+Documents = tuple[str, ...] | DocumentStream
 
 
 @dataclass(frozen=True)
-class Text:
-    """Documents by what they are used for: all of them, or a stream of more than one can hold."""
+class TextSplits:
+    """The documents of each part: a tuple, or a stream if there may be too many for memory."""
 
     calibration: Documents
     healing: Documents
     heldout: Documents
     digest: str
-    """Sixteen hex digits of a hash of all three parts, or of what names a data set's content."""
+    """Sixteen hex digits of a hash of all three parts, or of a data set's identity."""
 
 
-def no_template(turns: Turns) -> str:
-    """What conversations are where no model says how it writes them: refused."""
-    raise UserError("data: there are conversations in it, and no model to write them for.")
+def refuse_conversation(turns: Conversation) -> str:
+    """Raise `UserError`: a conversation needs a model's chat template."""
+    raise UserError("it contains conversations, and there is no model to write them for.")
 
 
-def read(config: DataConfig, render: Render = no_template) -> Text:
-    """The text that `data` names, dealt to its three parts.
+def read_text(config: DataConfig, render: RenderConversation = refuse_conversation) -> TextSplits:
+    """Read the text of `data`, split into its three parts.
 
-    `render` writes a conversation in a model's own form. Raises `UserError` for a file that is
+    `render` writes a conversation by a model's chat template. Raises `UserError` for a file that is
     missing, empty or of an unknown kind.
     """
     if config.hub is not None:
         return _streamed(config, config.hub, render)
     if config.files is None:
-        return deal(_embedded_documents())
-    rows = [row for name in config.files for row in _file_rows(Path(name))]
-    pieces = [piece for row in rows if isinstance(row, str) for piece in _pieces(row)]
-    # Conversations stay whole: what opens a turn, closes it.
-    return deal([*_without_repeats(pieces), *(render(r) for r in rows if not isinstance(r, str))])
+        from pydoc_data.topics import topics
+
+        return split_documents(_without_repeats(topics[name] for name in sorted(topics)))
+    pieces, conversations = [], []
+    for path in (Path(name).expanduser() for name in config.files):
+        for place, row in _file_rows(path):
+            if isinstance(row, str):
+                pieces += _pieces(valid_text(row))
+                continue
+            # Conversations are not cut into pieces: a turn that is opened must be closed.
+            with located(f"data.files: {path}, {place}"):
+                conversations.append(valid_text(render(row)))
+    return split_documents([*_without_repeats(pieces), *conversations])
 
 
-def unread(config: DataConfig) -> Text:
-    """What `data` names, without a look at it: enough to plan a run."""
-    return Text((), (), (), digest=f"{config.hub}, not here")
-
-
-def deal(documents: Iterable[str]) -> Text:
-    """Deal documents to the three parts, by the order of their hashes: a fixed shuffle."""
-    shuffled = sorted({_digest(document): document for document in documents}.items())
+def split_documents(documents: Iterable[str]) -> TextSplits:
+    """Split documents into the three parts in the order of their hashes: a fixed shuffle."""
+    shuffled = sorted({_document_digest(document): document for document in documents}.items())
     total = len(shuffled)
     if total < 3:
         raise UserError(
-            f"data.files: {total} piece(s) of text cannot be dealt to calibration, healing and "
+            f"data.files: {total} piece(s) of text are too few for calibration, healing and "
             f"held-out text: give at least three documents, or {3 * PIECE_CHARS} characters."
         )
     first = max(1, round(CALIBRATION_SHARE * total))
     second = first + max(1, round(HELDOUT_SHARE * total))
     texts = [text for _, text in shuffled]
-    return Text(
+    return TextSplits(
         calibration=tuple(texts[:first]),
         heldout=tuple(texts[first:second]),
         healing=tuple(texts[second:]),
@@ -87,33 +98,22 @@ def deal(documents: Iterable[str]) -> Text:
     )
 
 
-def _streamed(config: DataConfig, path: str, render: Render) -> Text:
-    """Healing text from one split, the rest from another; or all from the same."""
-
-    def part(name: str, split: str) -> Stream:
-        named = path, config.config, config.revision, split, config.field
-        return Stream(name, stream(*named, render))
-
-    content = content_of(path, config.revision)
-    named = (content, config.config, config.field, config.healing_split, config.heldout_split)
-    return Text(
-        calibration=part("calibration", config.heldout_split),
-        healing=part("healing", config.healing_split),
-        heldout=part("heldout", config.heldout_split),
-        digest=_digest("\0".join(map(str, named))),
+def _streamed(config: DataConfig, path: str, render: RenderConversation) -> TextSplits:
+    """Stream healing text from one split, the rest from another (or the same)."""
+    content = dataset_identity(path, config.revision)
+    identity = (content, config.config, config.field, config.healing_split, config.heldout_split)
+    return TextSplits(
+        calibration=DocumentStream("calibration", config.heldout_split, config, render),
+        healing=DocumentStream("healing", config.healing_split, config, render),
+        heldout=DocumentStream("heldout", config.heldout_split, config, render),
+        digest=_digest("\0".join(map(str, identity))),
     )
 
 
-def _embedded_documents() -> list[str]:
-    from pydoc_data.topics import topics
-
-    return _without_repeats(topics[name] for name in sorted(topics))
-
-
 def _without_repeats(documents: Iterable[str]) -> list[str]:
-    """The documents, each without the paragraphs that stood in one before it."""
+    """Return the documents, each without the paragraphs of earlier ones."""
     seen: set[str] = set()
-    kept = []
+    distinct = []
     for document in documents:
         paragraphs = []
         for paragraph in document.split("\n\n"):
@@ -122,82 +122,74 @@ def _without_repeats(documents: Iterable[str]) -> list[str]:
                 seen.add(words)
                 paragraphs.append(paragraph)
         if paragraphs:
-            kept.append("\n\n".join(paragraphs))
-    return kept
+            distinct.append("\n\n".join(paragraphs))
+    return distinct
 
 
-def _file_rows(path: Path) -> list[str | Turns]:
-    if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"data.files: {path} does not exist.") from None
-    except IsADirectoryError:
-        raise UserError(f"data.files: {path} is a folder: name the files in it.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"data.files: {path} is not UTF-8 text.") from None
-    if path.suffix == ".txt":
-        rows: list[str | Turns] = [content]
-    elif path.suffix == ".jsonl":
-        rows = _jsonl_rows(path, content)
-    else:
+def _file_rows(path: Path) -> list[tuple[str, str | Conversation]]:
+    """Return the documents and conversations of a file, with their places in it; at least one."""
+    if path.is_dir():
+        raise UserError(f"data.files: {path} is a folder: name the files in it.")
+    if not path.exists():
+        raise UserError(f"data.files: {path} does not exist.")
+    if path.suffix not in (".txt", ".jsonl", ".parquet"):
         raise UserError(f"data.files: {path}: use a .txt, a .jsonl or a .parquet file.")
-    if all(isinstance(row, str) and not row.strip() for row in rows):
-        raise UserError(f"data.files: {path} has no text in it.")
+    if path.suffix == ".parquet":
+        rows = _parquet_rows(path)
+    else:
+        try:
+            content = path.read_text(encoding="utf-8-sig")  # Windows begins files with a BOM
+        except UnicodeDecodeError:
+            raise UserError(f"data.files: {path} is not UTF-8 text.") from None
+        rows = [("all of it", content)] if path.suffix == ".txt" else _jsonl_rows(path, content)
+    rows = [
+        (place, row)
+        for place, row in rows
+        if is_conversation(row) or (isinstance(row, str) and row.strip())
+    ]
+    if not rows:
+        raise UserError(f"data.files: {path} contains no text.")
     return rows
 
 
-def _parquet_rows(path: Path) -> list[str | Turns]:
+def _parquet_rows(path: Path) -> list[tuple[str, Any]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        names = set(parquet.read_schema(path).names)
-        field = next(name for name in FIELDS if name in names)
-        column = parquet.read_table(path, columns=[field]).column(field)
-    except FileNotFoundError:
-        raise UserError(f"data.files: {path} does not exist.") from None
-    except (StopIteration, pyarrow.ArrowInvalid):
+        names = [name for name in FIELDS if name in parquet.read_schema(path).names]
+        rows = parquet.read_table(path, columns=names).to_pylist() if names else []
+    except pyarrow.ArrowInvalid:
+        names = []
+    if not names:
         raise UserError(
-            f"data.files: {path} is no parquet file with a column `text` or `messages`."
-        ) from None
-    rows = [row for row in column.to_pylist() if _is_text(row) or _is_conversation(row)]
-    if not rows:
-        raise UserError(f"data.files: {path} has no text in it.")
-    return rows
+            f"data.files: {path} is not a parquet file with a column `text` or `messages`."
+        )
+    return [(f"row {number}", _field(row)) for number, row in enumerate(rows)]
 
 
-def _jsonl_rows(path: Path, content: str) -> list[str | Turns]:
-    rows: list[str | Turns] = []
+def _jsonl_rows(path: Path, content: str) -> list[tuple[str, Any]]:
+    rows = []
     # Not splitlines: JSON may hold a raw U+2028 inside a string.
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-            row = next(found[field] for field in FIELDS if field in found)
-        except (ValueError, StopIteration, TypeError):
+            row = _field(json.loads(line))
+        except (ValueError, AttributeError, RecursionError):
             row = None
-        if not isinstance(row, str) and not _is_conversation(row):
+        if not isinstance(row, str) and not is_conversation(row):
             raise UserError(
                 f'data.files: {path}, line {number} is not an object like {{"text": "..."}} or '
                 '{"messages": [{"role": "user", "content": "..."}, ...]}.'
             )
-        rows.append(row)
+        rows.append((f"line {number}", row))
     return rows
 
 
-def _is_text(row: object) -> bool:
-    return isinstance(row, str) and bool(row.strip())
-
-
-def _is_conversation(row: object) -> bool:
-    return (
-        isinstance(row, list)
-        and bool(row)
-        and all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in row)
-    )
+def _field(fields: dict[str, Any]) -> Any:
+    values = (fields.get(name) for name in FIELDS)
+    return next((value for value in values if value is not None), None)
 
 
 def _pieces(document: str) -> list[str]:
@@ -212,15 +204,24 @@ def _pieces(document: str) -> list[str]:
 
 
 def _paragraphs(document: str) -> Iterator[str]:
-    """What blank lines separate; a longer paragraph than a piece, in parts of a piece's size."""
+    """Yield the paragraphs of a document; one longer than a piece in parts of a piece's size."""
     for paragraph in document.split("\n\n"):
-        while len(paragraph) > PIECE_CHARS:
-            cut = max(paragraph.rfind(mark, 1, PIECE_CHARS) for mark in "\n ")
-            cut = cut if cut > 0 else PIECE_CHARS
-            yield paragraph[:cut]
-            paragraph = paragraph[cut:].lstrip()
-        if paragraph.strip():
-            yield paragraph
+        start, end = 0, len(paragraph)  # not by slices: a paragraph may have 100 MB
+        while end - start > PIECE_CHARS:
+            limit = start + PIECE_CHARS
+            cut = max(paragraph.rfind(mark, start + 1, limit) for mark in "\n ")
+            cut = cut if cut > start else limit
+            yield paragraph[start:cut]
+            start = cut
+            while start < end and paragraph[start].isspace():
+                start += 1
+        if paragraph[start:].strip():
+            yield paragraph[start:]
+
+
+def _document_digest(document: str) -> str:
+    # Text and conversations of equal content become other tokens.
+    return _digest(f"\0{document}" if isinstance(document, RenderedText) else document)
 
 
 def _digest(text: str) -> str:

@@ -1,1 +1,1 @@
-"""What a run will take, by arithmetic, before a weight is loaded."""
+"""Estimates of what a run takes, before a weight is loaded."""

@@ -1,249 +1,246 @@
-"""What a job will take: operations, hours of one GPU, memory.
+"""Estimates of what a job takes: operations, hours of one GPU, memory.
 
-Arithmetic, not a measurement: it says of what order a run is, and how its parts compare.
+This is arithmetic, not a measurement: expect the order of magnitude and the proportions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from layerprune.config.schema import Config, Dtype, HealConfig, Quantization, held_after
-from layerprune.estimate.flops import of_head, of_layer, of_token
-from layerprune.estimate.questions import Load, load
+from layerprune.config.schema import (
+    Config,
+    Dtype,
+    HealOptions,
+    LoraOptions,
+    Quantization,
+    TextOptions,
+    TrainingOptions,
+)
+from layerprune.estimate.eval_load import EvalLoad, eval_load
 from layerprune.estimate.shape import Shape
-from layerprune.paths.tree import Path, grow, layer_runs, most_alive
+from layerprune.shared_forward.prefix_tree import (
+    LayerPath,
+    build_prefix_tree,
+    layer_runs,
+    max_live_branches,
+)
 
-PEAK = 312e12
-"""Operations per second of an A100 in bfloat16, by its data sheet."""
+PEAK_FLOPS = 312e12
+"""Operations per second of an A100 in bfloat16, from its data sheet."""
 
-READING, TRAINING, WRITING = 0.5, 0.4, 0.02
-"""Shares of the peak that are assumed: for prompts, for training, and for text that is written
-token by token, eight answers at once, which waits for memory."""
+PREFILL, TRAINING, DECODING = 0.5, 0.4, 0.02
+"""Assumed shares of the peak: for prompts, for training, and for decoding in batches of 8, which is
+limited by memory bandwidth."""
 
-FEW_BITS = 0.6
-"""What weights in few bits leave of that: each product begins with making 16 bits of them."""
+QUANTIZED = 0.6
+"""Factor on these for quantized weights, which are expanded to 16 bits for each product."""
 
-BYTES = {Dtype.float32: 4.0, Dtype.bfloat16: 2.0, Dtype.float16: 2.0}
+DTYPE_BYTES = {Dtype.float32: 4.0, Dtype.bfloat16: 2.0, Dtype.float16: 2.0}
 
-HELD = {Quantization.nf4: 0.516, Quantization.int8: 1.0}
-"""Bytes of a weight; NF4 with double quantisation holds 0.127 bits a weight for its scales."""
+QUANTIZED_BYTES = {Quantization.nf4: 0.516, Quantization.int8: 1.0}
+"""Bytes per weight; NF4 with double quantisation takes 0.127 bits per weight for its scales."""
 
 TRAINED_BYTES = 16
-"""Of a weight that is trained: itself, its gradient and AdamW's two means, in float32."""
+"""Bytes per trained weight: itself, its gradient and AdamW's two moments, in float32."""
 
-HIDDEN_KEPT, INNER_KEPT = 10, 1.5
-"""What a layer keeps for its gradients, in numbers a token: so many times the hidden size, and so
-many times the inputs and outputs of its feed-forward projections."""
+SAVED_HIDDEN, SAVED_INNER = 10, 1.5
+"""Activations per token that a layer keeps for the backward pass: multiples of the hidden size, and
+of the inputs and outputs of its feed-forward projections."""
 
-ROOM = 32e9
-"""Bytes for what runs and waits beside a streamed layer, where `runtime.memory` says nothing."""
+STREAM_MEMORY = 32e9
+"""Assumed bytes for activations beside a streamed layer, if `runtime.memory` is not set."""
 
-AT_ONCE = 8192
-"""Tokens that run at once where nothing is trained; more memory is used where there is more."""
+TOKENS_AT_ONCE = 8192
+"""Tokens that run at once outside training; more use more memory if there is any."""
 
 
 @dataclass
 class Cost:
-    """What some points take."""
+    """The cost of some points."""
 
-    read: float = 0.0
-    """Tokens of questions and text that points are asked, each counted for every point."""
-    trained: float = 0.0
-    """Tokens of healing."""
+    eval_tokens: float = 0.0
+    """Tokens of evaluation, counted for every point."""
+    healing_tokens: float = 0.0
     flops: dict[str, float] = field(default_factory=dict)
     """By stage."""
     hours: float = 0.0
-    """Of one A100."""
+    """Hours of one A100."""
     memory: float = 0.0
-    """Bytes, at the most."""
-    streamed: float = 0.0
-    """Bytes that are read from the model's files while it runs."""
-    passes: int = 0
-    """How often they are read for the questions."""
+    """Peak bytes."""
+    streamed_bytes: float = 0.0
+    """Bytes read from the model's files during passes."""
+    stream_passes: int = 0
+    """Passes over the model's files for evaluation tasks."""
     complete: bool = True
-    """Whether all tasks' questions are counted."""
+    """False if the size of a task is unknown."""
 
-    def add(self, stage: str, flops: float, share: float) -> None:
-        """Put in a stage that runs at a share of the peak."""
+    def add_stage(
+        self, stage: str, flops: float, share: float, quantization: Quantization | None
+    ) -> None:
+        """Add a stage that runs at a share of the peak."""
         self.flops[stage] = self.flops.get(stage, 0.0) + flops
-        self.hours += flops / (PEAK * share) / 3600
+        if quantization is not None:
+            share *= QUANTIZED
+        self.hours += flops / (PEAK_FLOPS * share) / 3600
 
-    def join(self, other: "Cost") -> None:
-        """Put in what other points take, made after these."""
-        self.read += other.read
-        self.trained += other.trained
+    def add(self, other: "Cost") -> None:
+        """Add the cost of points that run after these."""
+        self.eval_tokens += other.eval_tokens
+        self.healing_tokens += other.healing_tokens
         self.hours += other.hours
         for stage, flops in other.flops.items():
             self.flops[stage] = self.flops.get(stage, 0.0) + flops
-        self.streamed += other.streamed
-        self.passes += other.passes
+        self.streamed_bytes += other.streamed_bytes
+        self.stream_passes += other.stream_passes
         self.memory = max(self.memory, other.memory)
         self.complete &= other.complete
 
 
 def profile_cost(config: Config, shape: Shape) -> Cost:
-    """One pass over the calibration text, without the head."""
-    cost = Cost(memory=_asked_memory(config, shape))
+    """Estimate the measurement of distances: a pass over the calibration text, without the head."""
+    cost = Cost(memory=_eval_memory(config, shape))
     data = config.data
     tokens = data.calibration_sequences * data.sequence_length
-    flops = tokens * of_token(shape, shape.num_layers, data.sequence_length, logits=0)
-    cost.add("distances", flops, _share(READING, config.model.quantization))
+    flops = tokens * shape.token_flops(shape.num_layers, data.sequence_length, logits=0)
+    cost.add_stage("distances", flops, PREFILL, config.model.quantization)
     if config.runtime.stream:
-        cost.streamed = _passes(config, shape, tokens, 1) * _layers_bytes(config, shape)
+        cost.streamed_bytes = _passes(config, shape, tokens, 1) * _layers_bytes(config, shape)
     return cost
 
 
-def unhealed_cost(config: Config, shape: Shape, paths: Sequence[Path]) -> Cost:
-    """Cut models that are asked in one pass, which runs once what they share."""
-    return _asked(config, shape, paths, config.model.quantization)
+def unhealed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> Cost:
+    """Estimate the evaluation of cut models in one pass, which runs shared layers once."""
+    return _evaluation(config, shape, paths, config.model.quantization)
 
 
-def healed_cost(config: Config, shape: Shape, paths: Sequence[Path]) -> Cost:
-    """Cut models that are healed and asked one by one."""
-    heal = config.heal
-    held = held_after(heal.recipe, config.model.quantization)
+def healed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> Cost:
+    """Estimate the healing and evaluation of cut models, one by one."""
+    heal, quantization = config.heal, config.healed_quantization
     cost = Cost()
     for path in paths:
-        point = _asked(config, shape, [path], held)
-        data, measured = config.data, 2
-        if heal.steps is not None:
-            assert heal.eval_every is not None
-            measured = 1 + -(-heal.steps // heal.eval_every)
-        text = measured * data.heldout_sequences * data.sequence_length
-        flops = text * of_token(shape, len(path), data.sequence_length)
-        point.add("held-out loss while healing", flops, _share(READING, held))
+        point = _evaluation(config, shape, [path], quantization)
+        data, measurements = config.data, 2
+        if isinstance(heal, TrainingOptions):
+            measurements = 1 + -(-heal.steps // heal.eval_every)
+        text = measurements * data.heldout_sequences * data.sequence_length
+        flops = text * shape.token_flops(len(path), data.sequence_length)
+        point.add_stage("held-out loss while healing", flops, PREFILL, quantization)
         tokens, flops = healing_flops(heal, shape, path)
-        point.trained = tokens
-        point.add("healing", flops, _share(TRAINING, held))
-        point.memory = max(point.memory, _healing_memory(config, shape, path, held))
-        cost.join(point)
+        point.healing_tokens = tokens
+        point.add_stage("healing", flops, TRAINING, quantization)
+        point.memory = max(point.memory, _healing_memory(config, shape, path, quantization))
+        cost.add(point)
     return cost
 
 
-def healing_flops(heal: HealConfig, shape: Shape, path: Path) -> tuple[float, float]:
-    """Tokens that a point is trained on, and the operations of that.
-
-    A forward pass is 1. Where weights are trained, a backward pass is 2: for what goes in, and for
-    the weights. Where they are frozen and low-rank updates learn, it is 1.
-    """
-    length = float(heal.sequence_length or 0)
-    kept, whole = len(path), shape.num_layers
-    layer, head = of_layer(shape, length), of_head(shape)
-    forward = kept * layer + head
-    if heal.recipe == "linear":
-        tokens = (heal.sequences or 0) * length
-        return tokens, tokens * whole * layer
-    tokens = (heal.steps or 0) * (heal.batch_size or 0) * length
-    if heal.recipe == "full":
-        return tokens, tokens * 3 * forward
-    if heal.recipe == "qlora":  # on a GPU, states are computed again on the way back
-        return tokens, tokens * (2 * forward + kept * layer)
-    if heal.recipe == "distill":
-        return tokens, tokens * (2 * forward + whole * layer + head)
-    last = min(heal.last_layers or 0, kept)
-    if heal.recipe == "tail":
-        return tokens, tokens * (forward + 2 * (last * layer + head))
-    if heal.recipe == "seam":  # states once, its own layers, all above for a share of the text
-        first = _seam(path)
-        own = min(heal.seam_layers or 0, kept - first)
-        above = kept - first - own
-        once = min(tokens, (heal.sequences or 0) * length) * whole * layer
-        text = (heal.text_share or 0) * 2 * (above * layer + head)
-        return tokens, once + tokens * (3 * own * layer + text)
-    return tokens, tokens * 2 * forward  # lora, and whatever else trains little of a layer
+def healing_flops(heal: HealOptions, shape: Shape, path: LayerPath) -> tuple[float, float]:
+    """Return the tokens that a point is healed with, and the operations of that."""
+    if not isinstance(heal, TextOptions):
+        return 0.0, 0.0
+    layer = shape.layer_flops(heal.sequence_length)
+    tokens = float(heal.max_sequences * heal.sequence_length)
+    flops = tokens * shape.num_layers * layer if heal.reads_dense else 0.0
+    if isinstance(heal, TrainingOptions):
+        load = heal.training_load(len(path), shape.num_layers, _seam(path))
+        tokens = float(heal.steps * heal.batch_size * heal.sequence_length)
+        flops += tokens * (load.layers * layer + load.heads * shape.head_flops)
+    return tokens, flops
 
 
-def _seam(path: Path) -> int:
-    """The slot of the first layer above the cut."""
-    return next((slot for slot, at in enumerate(path) if slot != at), len(path))
+def _seam(path: LayerPath) -> int:
+    """Return the slot of the first layer above the cut."""
+    return next((slot for slot, layer in enumerate(path) if slot != layer), len(path))
 
 
-def _asked(config: Config, shape: Shape, paths: Sequence[Path], held: Quantization | None) -> Cost:
-    """Questions and held-out text of cut models in one pass; what is written, model by model."""
-    asked = load(config.eval)
+def _evaluation(
+    config: Config, shape: Shape, paths: Sequence[LayerPath], quantization: Quantization | None
+) -> Cost:
+    """Estimate tasks and held-out text of cut models in one pass; generation one by one."""
+    tasks = eval_load(config.eval)
     data, count = config.data, len(paths)
-    questions = asked or Load()
+    load = tasks or EvalLoad()
     text = data.heldout_sequences * data.sequence_length
     runs = layer_runs(paths)
-    flops = questions.read * runs * of_layer(shape, questions.seen)
-    flops += text * runs * of_layer(shape, data.sequence_length)
-    flops += count * (questions.positions + text) * of_head(shape)
+    flops = load.shared_tokens * runs * shape.layer_flops(load.mean_length)
+    flops += text * runs * shape.layer_flops(data.sequence_length)
+    flops += count * (load.positions + text) * shape.head_flops
     cost = Cost(
-        read=count * (questions.read + questions.alone + questions.written + text),
-        complete=asked is not None,
-        memory=_asked_memory(config, shape, held),
+        eval_tokens=count
+        * (load.shared_tokens + load.prompt_tokens + load.generated_tokens + text),
+        complete=tasks is not None,
+        memory=_eval_memory(config, shape, quantization),
     )
-    cost.add("questions and text", flops, _share(READING, held))
+    cost.add_stage("tasks and text", flops, PREFILL, quantization)
     if config.runtime.stream:
-        alive = most_alive(grow(paths), shape.num_layers)
-        cost.passes = _passes(config, shape, questions.read, alive)
-        of_text = _passes(config, shape, text, alive + 1)
-        cost.streamed = (cost.passes + of_text) * _layers_bytes(config, shape)
-    if questions.written:
-        seen = (questions.alone + questions.written) / questions.answers
+        branches = max_live_branches(build_prefix_tree(paths), shape.num_layers)
+        cost.stream_passes = _passes(config, shape, load.shared_tokens, branches)
+        of_text = _passes(config, shape, text, branches + 1)
+        cost.streamed_bytes = (cost.stream_passes + of_text) * _layers_bytes(config, shape)
+    if load.generated_tokens:
+        length = (load.prompt_tokens + load.generated_tokens) / load.generations
         layers = sum(map(len, paths))
-        before = questions.alone * layers * of_layer(shape, seen)
-        cost.add("prompts before writing", before, _share(READING, held))
-        each = layers * of_layer(shape, seen) + count * of_head(shape)
-        cost.add("writing", questions.written * each, _share(WRITING, held))
+        prompts = load.prompt_tokens * layers * shape.layer_flops(length)
+        cost.add_stage("prompts of generation", prompts, PREFILL, quantization)
+        per_token = layers * shape.layer_flops(length) + count * shape.head_flops
+        cost.add_stage("generation", load.generated_tokens * per_token, DECODING, quantization)
     return cost
 
 
-def _share(share: float, held: Quantization | None) -> float:
-    return share if held is None else share * FEW_BITS
+def bytes_per_weight(dtype: Dtype, quantization: Quantization | None) -> float:
+    """Return the bytes of a weight in a layer."""
+    return QUANTIZED_BYTES[quantization] if quantization else DTYPE_BYTES[dtype]
 
 
-def weight_bytes(shape: Shape, num_layers: int, dtype: Dtype, held: Quantization | None) -> float:
-    """Bytes of a model's weights; those of embeddings and head, counted apart, stay in `dtype`."""
-    of_layers = num_layers * shape.layer_weights * (HELD[held] if held else BYTES[dtype])
-    return of_layers + 2 * shape.head * BYTES[dtype]
+def weight_bytes(
+    shape: Shape, num_layers: int, dtype: Dtype, quantization: Quantization | None
+) -> float:
+    """Return the bytes of a model's weights; untied embeddings and head stay in `dtype`."""
+    layers = num_layers * shape.layer_weights * bytes_per_weight(dtype, quantization)
+    return layers + 2 * shape.head * DTYPE_BYTES[dtype]
 
 
-def _passes(config: Config, shape: Shape, tokens: float, alive: int) -> int:
-    """How often a streamed model is read for so many tokens, of which `alive` states wait each."""
-    room = (config.runtime.memory_bytes or ROOM) / 2
-    return ceil(tokens * alive * shape.hidden_size * BYTES[config.model.dtype] / room)
+def _passes(config: Config, shape: Shape, tokens: float, branches: int) -> int:
+    """Return how often a streamed model is read if `branches` states per token are buffered."""
+    state_bytes = shape.hidden_size * DTYPE_BYTES[config.model.dtype]
+    memory_budget = (config.runtime.memory_bytes or STREAM_MEMORY) / 2
+    return ceil(tokens * branches * state_bytes / memory_budget)
 
 
 def _layers_bytes(config: Config, shape: Shape) -> float:
-    """Of all layers in a model's files, which are taken to be in the precision it runs in."""
-    return shape.num_layers * shape.layer_weights * BYTES[config.model.dtype]
+    """Return the bytes of all layers in a model's files, assuming the precision it runs in."""
+    return shape.num_layers * shape.layer_weights * DTYPE_BYTES[config.model.dtype]
 
 
-def _asked_memory(config: Config, shape: Shape, held: Quantization | None = None) -> float:
-    held = held or config.model.quantization
+def _eval_memory(config: Config, shape: Shape, quantization: Quantization | None = None) -> float:
+    quantization = quantization or config.model.quantization
     dtype, runtime = config.model.dtype, config.runtime
     if runtime.stream:
-        return weight_bytes(shape, 1, dtype, held) + (runtime.memory_bytes or ROOM)
-    size = BYTES[dtype]
-    states = AT_ONCE * (HIDDEN_KEPT * shape.hidden_size + INNER_KEPT * shape.feed_forward) * size
-    return weight_bytes(shape, shape.num_layers, dtype, held) + states
+        return weight_bytes(shape, 1, dtype, quantization) + (runtime.memory_bytes or STREAM_MEMORY)
+    per_token = SAVED_HIDDEN * shape.hidden_size + SAVED_INNER * shape.feed_forward
+    activations = TOKENS_AT_ONCE * per_token * DTYPE_BYTES[dtype]
+    return weight_bytes(shape, shape.num_layers, dtype, quantization) + activations
 
 
-def _healing_memory(config: Config, shape: Shape, path: Path, held: Quantization | None) -> float:
-    """The whole model is loaded before it is cut; what training adds comes to what is left.
+def _healing_memory(
+    config: Config, shape: Shape, path: LayerPath, quantization: Quantization | None
+) -> float:
+    """Return the peak of loading the dense model and of training the cut one.
 
-    Streamed, it is one layer at a time, and then those above the cut.
+    Streamed, the former is one layer, and the latter has the layers above the cut alone.
     """
     heal, dtype, streamed = config.heal, config.model.dtype, config.runtime.stream
-    before = weight_bytes(shape, 1 if streamed else shape.num_layers, dtype, held)
+    before = weight_bytes(shape, 1 if streamed else shape.num_layers, dtype, quantization)
     left = len(path) - _seam(path) if streamed else len(path)
-    after = weight_bytes(shape, left, dtype, held)
-    if heal.steps is None:
+    after = weight_bytes(shape, left, dtype, quantization)
+    if not isinstance(heal, TrainingOptions):
         return before
-    micro = min(heal.micro_batch_size or 1, heal.batch_size or 1)
-    tokens = micro * (heal.sequence_length or 0)
-    size = BYTES[dtype]
-    of_layer_bytes = HIDDEN_KEPT * shape.hidden_size + INNER_KEPT * shape.feed_forward
-    if heal.recipe == "qlora":  # a state a layer, and all of one layer at a time
-        states = len(path) * shape.hidden_size + of_layer_bytes
-    else:
-        count = {"seam": heal.seam_layers, "tail": heal.last_layers}.get(heal.recipe)
-        states = min(len(path), count or len(path)) * of_layer_bytes
+    tokens = min(heal.micro_batch_size, heal.batch_size) * heal.sequence_length
+    of_layer_bytes = SAVED_HIDDEN * shape.hidden_size + SAVED_INNER * shape.feed_forward
+    load = heal.training_load(len(path), shape.num_layers, _seam(path))
+    states = load.saved_layers * of_layer_bytes + load.saved_inputs * shape.hidden_size
+    trained = load.trained_layers * shape.layer_weights + load.trained_heads * shape.head
+    if isinstance(heal, LoraOptions):
+        trained += len(path) * shape.feed_forward * heal.rank
     logits = 2 * 4 * shape.vocab_size  # in float32, and their gradient
-    trained = {
-        "full": len(path) * shape.layer_weights + 2 * shape.head,
-        "tail": (heal.last_layers or 0) * shape.layer_weights + shape.head,
-        "seam": (heal.seam_layers or 0) * shape.layer_weights,
-    }.get(heal.recipe, len(path) * shape.feed_forward * (heal.rank or 0))
-    return max(before, after + tokens * (states * size + logits) + trained * TRAINED_BYTES)
+    activations = tokens * (states * DTYPE_BYTES[dtype] + logits)
+    return max(before, after + activations + trained * TRAINED_BYTES)

@@ -1,1 +1,1 @@
-"""What the pruned model still knows, and how well it still predicts text."""
+"""Evaluation of cut models: task scores, held-out loss and speed."""

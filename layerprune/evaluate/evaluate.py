@@ -1,4 +1,4 @@
-"""All that is asked of cut models of one model in memory."""
+"""Evaluation of cut models of one model in memory: task scores, held-out loss, size."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,98 +7,78 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from layerprune.evaluate.answers import Answers
-from layerprune.evaluate.harness import Questions
-from layerprune.evaluate.loss import Loss, heldout_losses
-from layerprune.evaluate.score import Score
+from layerprune.evaluate.answer_cache import AnswerCache
+from layerprune.evaluate.eval_tasks import EvalTasks
+from layerprune.evaluate.heldout_loss import heldout_losses
 from layerprune.evaluate.scorer import Scorer
-from layerprune.model.load import Loaded
+from layerprune.model.load import LoadedModel
+from layerprune.model.offload import devices
 from layerprune.model.quantized import weight_bytes
-from layerprune.model.spread import devices
-from layerprune.model.stack import decoder_stack
-from layerprune.model.surgery import dropped
-from layerprune.paths.room import Room
-from layerprune.paths.tree import Path
+from layerprune.model.surgery import limited_to
+from layerprune.record.point import HeldoutLoss
+from layerprune.record.scores import Score
+from layerprune.shared_forward.memory_budget import MemoryBudget
+from layerprune.shared_forward.prefix_tree import LayerPath
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model answered, and what that took."""
+    """Scores, loss and size of a model, and the cost of their evaluation."""
 
     scores: list[Score]
-    loss: Loss
+    loss: HeldoutLoss
     parameters: int
-    """Tied weights once; without low-rank updates, which go into the weights of a checkpoint."""
+    """Tied weights once; without LoRA adapters, which an export merges into the weights."""
     weight_bytes: int
-    """Of the same, as they are held: where that is in few bits, with what tells their scale."""
+    """Bytes of these parameters in memory, quantized ones with their scales."""
     device: str
     seconds: dict[str, float]
-    """What models that were asked together took is shared out evenly among them."""
+    """By stage; the time of a shared pass is divided evenly among its models."""
     shared_by: int
-    """How many models were asked together: what was the most in memory, was so for all."""
+    """Number of models evaluated together, which all have the same peak memory."""
 
 
-def evaluate(
-    loaded: Loaded,
-    questions: Questions,
+def evaluate_paths(
+    loaded: LoadedModel,
+    eval_tasks: EvalTasks,
     heldout_ST: Tensor,
-    room: Room,
-    stored: Answers | None = None,
-) -> Evaluation:
-    """Ask a model every question, and measure its loss on held-out sequences [S, T]."""
-    every_layer = tuple(range(len(decoder_stack(loaded.model).layers)))
-    return next(evaluate_all(loaded, questions, heldout_ST, room, [every_layer], stored))
-
-
-def evaluate_all(
-    loaded: Loaded,
-    questions: Questions,
-    heldout_ST: Tensor,
-    room: Room,
-    paths: Sequence[Path],
-    stored: Answers | None = None,
+    memory_budget: MemoryBudget,
+    answer_cache: AnswerCache,
+    paths: Sequence[LayerPath] | None = None,
 ) -> Iterator[Evaluation]:
-    """The same of every cut model that keeps the layers of one of `paths`, in their order.
+    """Evaluate the cut models that keep the layers of each path, in their order.
 
-    They are asked together; the model itself is whole again whenever this yields. Answers that are
-    `stored` are not asked for again.
+    They are evaluated together; whenever this yields, the model has all its layers. By default, the
+    model as it is; `heldout_ST` are sequences [S, T].
     """
     model = loaded.model
-    num_layers = len(decoder_stack(model).layers)
-    scorer = Scorer(model, loaded.tokenizer, room=room, paths=paths, stored=stored)
+    scorer = Scorer(
+        model, loaded.tokenizer, memory_budget=memory_budget, paths=paths, answer_cache=answer_cache
+    )
+    paths = scorer.paths
     started = time.monotonic()
-    losses = heldout_losses(model, heldout_ST, paths, room)
+    losses = heldout_losses(model, heldout_ST, paths, memory_budget, answer_cache)
     heldout_s = (time.monotonic() - started) / len(paths)
     for number, path in enumerate(paths):
-        started, asked_s = time.monotonic(), scorer.seconds
+        started, shared_s = time.monotonic(), scorer.seconds
         scorer.path = number
-        scores = questions.score(scorer)
-        # The first one asked brings the answers of all.
-        own_s = time.monotonic() - started - (scorer.seconds - asked_s)
+        scores = eval_tasks.score(scorer)
+        # The first path computes the answers of all.
+        own_s = time.monotonic() - started - (scorer.seconds - shared_s)
         questions_s = own_s + scorer.seconds / len(paths)
-        with dropped(model, [layer for layer in range(num_layers) if layer not in path]):
-            parameters, held = _parameters(model), weight_bytes(model)
+        with limited_to(model, path):
+            parameters, num_bytes = _parameters(model), weight_bytes(model)
         yield Evaluation(
             scores,
             losses[number],
             parameters=parameters,
-            weight_bytes=held,
+            weight_bytes=num_bytes,
             device=", ".join(map(str, devices(model))),
             seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
             shared_by=len(paths),
         )
 
 
-def answer_some(
-    loaded: Loaded, questions: Questions, room: Room, paths: Sequence[Path], stored: Answers
-) -> None:
-    """Put answers into `stored` that no other process is at, and say nothing of them."""
-    scorer = Scorer(
-        loaded.model, loaded.tokenizer, room=room, paths=paths, stored=stored, helping=True
-    )
-    questions.score(scorer)
-
-
 def _parameters(model: PreTrainedModel) -> int:
-    updates = sum(each.numel() for name, each in model.named_parameters() if ".lora_" in name)
-    return int(model.num_parameters()) - updates
+    adapters = sum(part.numel() for name, part in model.named_parameters() if ".lora_" in name)
+    return int(model.num_parameters()) - adapters

@@ -1,15 +1,15 @@
-"""Answers to lm-eval's log-likelihood requests, without the work that does not count.
+"""An lm-eval model that answers log-likelihood requests for many cut models in one shared pass.
 
-lm-eval asks for log p(continuation | context), once for every option of a question. Its own
-backend runs each pair from the start and takes logits at every position, for one model at a time.
-Here all cut models of a model answer together, the first time that one is asked: their paths
-through the layers, and the questions' tokens, run once where they begin alike.
+lm-eval requests log p(continuation | context) for each option of a question. Its own backend runs
+each pair from the start, for one model at a time, and computes logits at every position. Here, all
+cut models of a model answer together when the first of them is evaluated: the layers that their
+paths share, and the tokens that prompts share, run once.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,52 +18,56 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerprune.evaluate.answers import Answers, Chunk
-from layerprune.evaluate.batch import Rows, takes_trees
-from layerprune.evaluate.contexts import (
+from layerprune.evaluate.answer_cache import AnswerCache, CachedAnswers
+from layerprune.evaluate.request_groups import (
     Answer,
     Context,
-    Group,
+    ContextGroup,
     Ids,
+    PathAnswers,
     Request,
-    chunked,
-    contexts,
-    groups,
-    num_too_long,
+    group_contexts,
+    pack,
+    to_contexts,
 )
-from layerprune.evaluate.rows import Row, batches, chains, rows
-from layerprune.model.segment import by_layers
-from layerprune.model.spread import input_device
+from layerprune.evaluate.token_tree import TokenTree, batches, token_trees, unbranched_trees
+from layerprune.evaluate.token_tree_batch import TokenTreeBatch, supports_tree_attention
+from layerprune.model.offload import input_device
+from layerprune.model.partial_forward import runs_layer_by_layer
 from layerprune.model.stack import decoder_stack
-from layerprune.model.surgery import dropped
-from layerprune.paths.passes import announce
-from layerprune.paths.room import Room, smaller
-from layerprune.paths.tree import Path, layer_runs
-from layerprune.paths.walk import most_waiting, walk
-from layerprune.progress import bar, say, say_once
+from layerprune.model.surgery import limited_to
+from layerprune.runtime.progress import progress_bar, say, say_once
+from layerprune.shared_forward.memory_budget import MemoryBudget, halved
+from layerprune.shared_forward.prefix_tree import LayerPath, layer_runs
+from layerprune.shared_forward.streaming_eta import announce_eta
+from layerprune.shared_forward.traversal import max_buffered_states, traverse
 
-CHUNK = 256
-"""Contexts whose answers are kept together: what a run that is stopped loses at most."""
+CHUNK_SIZE = 256
+"""Contexts whose answers are stored together: the most that an interrupted run loses."""
 
-ROW = 256
-"""Tokens in a row: each of them is held against all, so that a longer row costs more attention."""
+MAX_TREE_TOKENS = 256
+"""Tokens of a tree: each attends to all others, so that larger trees cost more attention."""
 
-NOT_YET: Answer = (0.0, False)
-"""Stands for an answer that nobody reads."""
+PLACEHOLDER: Answer = (0.0, False)
+"""An answer that nobody reads."""
 
-GENERATED_TOGETHER = 8
-"""Prompts that lm-eval's own generation takes at a time."""
+GENERATION_BATCH = 8
+"""Prompts in a batch of lm-eval's own generation."""
+
+Prefixed = tuple[Ids, list[TokenTree]]
+"""A batch of trees, and the prefix that precedes each of them."""
+
+Advance = Callable[[float], None]
 
 
 class Scorer(HFLM):
-    """An lm-eval model for cut models of a causal LM, equal to `HFLM` in its answers, but faster.
+    """An lm-eval model for cut models of a causal LM, with the answers of `HFLM`, but faster.
 
     `paths` are the layers that each cut model keeps; `path` is the number of the one that answers.
-    The model itself is whole. Log-likelihoods of continuations are answered here, for all paths at
-    once; prompts, tokenisation and generation stay lm-eval's own. What is in `stored` already is
-    read from there, and several processes that have the same `stored` share the questions. One that
-    is `helping` leaves to the others what they are at, and what is written: its own answers are
-    nothing to go by.
+    The model itself keeps all layers. Log-likelihoods are computed here, for all paths at once;
+    prompts, tokenisation and generation are lm-eval's. Answers in `answer_cache` are reused, and
+    processes with the same cache share the work. A `helping` one leaves to the others what they
+    are working on and everything that is generated; its own answers are meaningless.
     """
 
     def __init__(
@@ -71,64 +75,63 @@ class Scorer(HFLM):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        room: Room | None = None,
+        memory_budget: MemoryBudget | None = None,
         max_length: int | None = None,
-        paths: Sequence[Path] | None = None,
-        stored: Answers | None = None,
+        paths: Sequence[LayerPath] | None = None,
+        answer_cache: AnswerCache | None = None,
         helping: bool = False,
     ) -> None:
         self._encoded = lru_cache(maxsize=2)(super().tok_encode)
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
-            backend="causal",  # not what a type is known for, where it is half of another model
-            batch_size=GENERATED_TOGETHER,
+            backend="causal",  # lm-eval's guess may be wrong for half of an encoder-decoder
+            batch_size=GENERATION_BATCH,
             max_length=max_length,
         )
         self._device = input_device(model)
-        layers = tuple(range(len(decoder_stack(model).layers)))
-        self.paths: Sequence[Path] = [layers] if paths is None else paths
+        every_layer = tuple(range(len(decoder_stack(model).layers)))
+        self.paths: Sequence[LayerPath] = [every_layer] if paths is None else paths
         self.path = 0
-        self._layers = layers
         self.seconds = 0.0
-        """What the answers of all paths took together."""
-        self._stored = stored
-        self._all = not helping
-        self._room = Room.of(model) if room is None else room
+        """Duration of the shared passes."""
+        self._answer_cache = answer_cache or AnswerCache()
+        self._helping = helping
+        self._memory_budget = MemoryBudget.of(model) if memory_budget is None else memory_budget
         self._keys: dict[tuple[str, str], bytes] = {}
-        self._known: dict[bytes, list[Answer]] = {}
-        self._made: list[Request] | None = None
-        """Requests as tokens, while they are made."""
+        self._answers: dict[bytes, list[Answer]] = {}
+        """Answers of all paths, by the key of the request."""
+        self._tokenized: list[Request] | None = None
+        """Requests as tokens, while lm-eval tokenizes them."""
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
-        """The answers of the path; what no path was asked yet is answered for all of them."""
-        new = {each.args: each for each in requests if each.args not in self._keys}
+        """Return the answers of the path; new requests are answered for all paths."""
+        new = {request.args: request for request in requests if request.args not in self._keys}
         if new:
-            self._answer_all(self._as_tokens(list(new.values())))
-        return [self._known[self._keys[each.args]][self.path] for each in requests]
+            self._answer_all(self._tokenize(list(new.values())))
+        return [self._answers[self._keys[request.args]][self.path] for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """lm-eval's own, of the path alone."""
-        if not self._all:
+        """Generate with lm-eval's own method, for the path alone."""
+        if self._helping:
             return [""] * len(requests)
-        path = self.paths[self.path]
-        with dropped(self.model, [layer for layer in self._layers if layer not in path]):
+        with limited_to(self.model, self.paths[self.path]):
             return super().generate_until(requests, disable_tqdm=True)
 
     def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
-        """lm-eval's own, which it asks again for a context with each of its options."""
+        """Tokenize as lm-eval does, which repeats a context for each of its options."""
         return list(self._encoded(*args, **kwargs))
 
-    def _as_tokens(self, requests: list[Instance]) -> list[Request]:
-        """What lm-eval makes of texts, by the thousand: a run may have many, and takes its time."""
-        self._made = []
-        with bar("prompts", total=len(requests)) as advance:
-            for at in range(0, len(requests), 1000):
-                some = requests[at : at + 1000]
-                super().loglikelihood(some, disable_tqdm=True)  # goes on just below
-                advance(len(some))
-        made, self._made = self._made, None
-        return made
+    def _tokenize(self, requests: list[Instance]) -> list[Request]:
+        """Let lm-eval tokenize the requests, 1000 at a time for the progress bar."""
+        self._tokenized = []
+        with progress_bar("prompts", total=len(requests)) as advance:
+            for start in range(0, len(requests), 1000):
+                part = requests[start : start + 1000]
+                super().loglikelihood(part, disable_tqdm=True)  # calls _loglikelihood_tokens
+                advance(len(part))
+        tokenized, self._tokenized = self._tokenized, None
+        return tokenized
 
     def _loglikelihood_tokens(
         self,
@@ -136,231 +139,215 @@ class Scorer(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[Answer]:
-        """One answer for each request, in order; lm-eval's rolling likelihoods come here, too."""
-        if self._made is None:
+        """Return one answer for each request, in order; also called for rolling likelihoods."""
+        if self._tokenized is None:
             return self._answer_all(requests)
         for texts, context, continuation in requests:
             ids = tuple(context)
-            if self._made and self._made[-1][1] == ids:
-                ids = self._made[-1][1]  # once for all options: prompts are long
-            self._made.append((texts, ids, tuple(continuation)))
-        return [NOT_YET] * len(requests)
+            if self._tokenized and self._tokenized[-1][1] == ids:
+                ids = self._tokenized[-1][1]  # options share one tuple: prompts are long
+            self._tokenized.append((texts, ids, tuple(continuation)))
+        return [PLACEHOLDER] * len(requests)
 
     def _answer_all(self, requests: Sequence[Request]) -> list[Answer]:
-        """The path's answers; what is not known yet is answered for all paths."""
+        """Return the path's answers; new requests are answered for all paths."""
         keys = [_key(context, continuation) for _, context, continuation in requests]
         self._keys.update((texts, key) for (texts, _, _), key in zip(requests, keys, strict=True))
         new = {
-            key: each for key, each in zip(keys, requests, strict=True) if key not in self._known
+            key: request
+            for key, request in zip(keys, requests, strict=True)
+            if key not in self._answers
         }
         if new:
             started = time.monotonic()
-            self._known.update(zip(new, self._answers(list(new.values())), strict=True))
+            self._answers.update(zip(new, self._compute(list(new.values())), strict=True))
             self.seconds += time.monotonic() - started
-        return [self._known[key][self.path] for key in keys]
+        return [self._answers[key][self.path] for key in keys]
 
-    def _answers(self, requests: Sequence[Request]) -> list[list[Answer]]:
-        """For each request the answer of every path."""
-        too_long = num_too_long(requests, self.max_length)
+    def _compute(self, requests: Sequence[Request]) -> list[list[Answer]]:
+        """Return the answers of all paths to each request, from the cache or from passes."""
+        window = self.max_length
+        too_long = sum(len(context) + len(rest) > window + 1 for _, context, rest in requests)
         if too_long:
             say_once(
                 f"{too_long} of {len(requests)} prompts are longer than the model's window of "
-                f"{self.max_length} tokens: their beginning is cut off, as lm-eval does."
+                f"{window} tokens: their beginning is cut off, as lm-eval does."
             )
-        asked = contexts(requests, self.max_length)
-        found: list[dict[int, Answer]] = [{} for _ in self.paths]
+        contexts = to_contexts(requests, window)
+        answers: list[PathAnswers] = [{} for _ in self.paths]
         new = [
             chunk
-            for group in groups(asked)
-            for chunk in chunked(group, CHUNK)
-            if self._unknown(chunk, self._stored.read(chunk) if self._stored else None, found)
+            for group in group_contexts(contexts)
+            for chunk in group.split(CHUNK_SIZE)
+            if self._missing_paths(chunk, self._answer_cache.read(chunk.key), answers)
         ]
         num_new = sum(len(chunk.contexts) for chunk in new)
-        if num_new < len(asked):
-            say(f"{len(asked) - num_new} of {len(asked)} questions were answered before.")
+        if num_new < len(contexts):
+            say(f"{len(contexts) - num_new} of {len(contexts)} prompts are in the answer cache.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
-        _ = new and self._trees  # tried before the bar starts: that takes passes of its own
+        _ = new and self._branching  # tried before the bar starts: it takes passes of its own
         passes = list(self._passes(new))
-        waiting = most_waiting(self.model, self.paths)
-        announce(
-            self.model, title, self.paths, self._room,
-            passes=sum(-(-waiting * _total(some) // self._room.waiting) for some in passes),
-            tokens=_total(new), positions=num_new,
+        buffered_states = max_buffered_states(self.model, self.paths)
+        buffered_tokens = self._memory_budget.buffered_tokens
+        announce_eta(
+            self.model, title, self.paths, self._memory_budget,
+            passes=sum(-(-buffered_states * _tokens(chunks) // buffered_tokens)
+                       for chunks in passes),
+            tokens=_tokens(new), positions=num_new,
         )  # fmt: skip
-        with bar(title, total=num_new) as advance:
-            # By tokens, for the time that is left to be true: questions are of many lengths.
-            a_token = num_new / max(1, _total(new))
+        with progress_bar(title, total=num_new) as advance_contexts:
+            # Prompts differ in length: count tokens, so that the remaining time is right.
+            contexts_per_token = num_new / max(1, _tokens(new))
 
-            def move(tokens: float) -> None:
-                advance(a_token * tokens)
+            def advance(tokens: float) -> None:
+                advance_contexts(contexts_per_token * tokens)
 
-            taken = [chunk for some in passes for chunk in self._answer_free(some, found, move)]
-            for chunk in taken if self._all else ():
-                with self._stored.of(chunk) if self._stored else nullcontext() as stored:
-                    self._answer([(chunk, stored)], found, move)
+            busy = [
+                chunk for chunks in passes for chunk in self._answer_free(chunks, answers, advance)
+            ]
+            for chunk in () if self._helping else busy:
+                with self._answer_cache.locked(chunk.key) as cached:
+                    assert cached is not None
+                    self._answer([(chunk, cached)], answers, advance)
         return [
-            [of_path.get(index, NOT_YET) for of_path in found] for index in range(len(requests))
+            [of_path.get(number, PLACEHOLDER) for of_path in answers]
+            for number in range(len(requests))
         ]
 
-    def _passes(self, chunks: Sequence[Group]) -> Iterator[list[Group]]:
-        """Chunks that are answered together: each alone, where a pass does not read all weights."""
-        if not by_layers(self.model):
-            yield from ([chunk] for chunk in chunks)
-            return
-        room = self._room.waiting // most_waiting(self.model, self.paths)
-        some: list[Group] = []
-        for chunk in chunks:
-            if some and _total((*some, chunk)) > room:
-                yield some
-                some = []
-            some.append(chunk)
-        if some:
-            yield some
+    def _passes(self, chunks: Sequence[ContextGroup]) -> Iterator[list[ContextGroup]]:
+        """Yield the chunks of each pass: one if the weights are in memory, many if streamed."""
+        if not runs_layer_by_layer(self.model):
+            return ([chunk] for chunk in chunks)
+        limit = self._memory_budget.buffered_tokens // max_buffered_states(self.model, self.paths)
+        return pack(chunks, lambda chunk: chunk.num_tokens, limit)
 
     def _answer_free(
-        self, chunks: Sequence[Group], found: list[dict[int, Answer]], move: Callable[[float], None]
-    ) -> list[Group]:
-        """Answer what no other process is at; returns the rest."""
-        if self._stored is None:
-            self._answer([(chunk, None) for chunk in chunks], found, move)
-            return []
-        taken = []
+        self, chunks: Sequence[ContextGroup], answers: list[PathAnswers], advance: Advance
+    ) -> list[ContextGroup]:
+        """Answer the chunks that no other process works on; return the rest."""
+        busy, free = [], []
         with ExitStack() as locks:
-            free = []
             for chunk in chunks:
-                stored = locks.enter_context(self._stored.of_free(chunk))
-                if stored is None:
-                    taken.append(chunk)
+                cached = locks.enter_context(self._answer_cache.locked(chunk.key, wait=False))
+                if cached is None:
+                    busy.append(chunk)
                 else:
-                    free.append((chunk, stored))
-            self._answer(free, found, move)
-        return taken
+                    free.append((chunk, cached))
+            self._answer(free, answers, advance)
+        return busy
 
     @cached_property
-    def _trees(self) -> bool:
-        trees = takes_trees(self.model)
-        if not trees:
-            held = getattr(self.model, "is_loaded_in_8bit", False)
-            why = (
-                "LLM.int8 rounds a token by the others that run with it"
-                if held
-                else "its decoder does not take a tree of tokens"
-            )
-            say_once(
-                f"{self.model.config.model_type}: prompts run one by one and share layers alone, "
-                f"since {why}."
-            )
-        return trees
+    def _branching(self) -> bool:
+        """True if prompts may share tokens; trees without branches are used otherwise."""
+        if supports_tree_attention(self.model):
+            return True
+        why = (
+            "LLM.int8 rounds a token by the others of its batch"
+            if getattr(self.model, "is_loaded_in_8bit", False)
+            else "its decoder does not support token trees"
+        )
+        say_once(
+            f"{self.model.config.model_type}: cut models share layers, but prompts share no tokens "
+            f"and run one by one, since {why}."
+        )
+        return False
 
-    def _unknown(
-        self, chunk: Group, stored: Chunk | None, found: list[dict[int, Answer]]
+    def _missing_paths(
+        self, chunk: ContextGroup, cached: CachedAnswers, answers: list[PathAnswers]
     ) -> list[int]:
-        """The numbers of the paths whose answers are not stored; what is stored is found."""
-        if stored is None:
-            return list(range(len(self.paths)))
-        order = chunk.requests
-        unknown = []
+        """Return the numbers of the paths without cached answers; add the others' to `answers`."""
+        order, missing = chunk.requests, []
         for number, path in enumerate(self.paths):
-            known = stored.of(path)
-            if known is None or len(known) != len(order):
-                unknown.append(number)
+            of_path = cached.get(path)
+            if of_path is None or len(of_path) != len(order):
+                missing.append(number)
             else:
-                found[number].update(zip(order, known, strict=True))
-        return unknown
+                answers[number].update(zip(order, of_path, strict=True))
+        return missing
 
     def _answer(
         self,
-        chunks: Sequence[tuple[Group, Chunk | None]],
-        found: list[dict[int, Answer]],
-        move: Callable[[float], None],
+        chunks: Sequence[tuple[ContextGroup, CachedAnswers]],
+        answers: list[PathAnswers],
+        advance: Advance,
     ) -> None:
-        """The answers of every path to some chunks: given, and kept, where they are not stored."""
-        alike: dict[tuple[int, ...], list[tuple[Group, Chunk | None]]] = {}
-        for chunk, stored in chunks:
-            # Another process may have been faster.
-            numbers = tuple(self._unknown(chunk, stored, found))
-            alike.setdefault(numbers, []).append((chunk, stored))
-        for numbers, some in alike.items():
-            tokens = _total([chunk for chunk, _ in some])
+        """Add the answers of every path to some chunks, and store those that were not cached."""
+        by_missing: dict[tuple[int, ...], list[tuple[ContextGroup, CachedAnswers]]] = {}
+        for chunk, cached in chunks:
+            # Another process may have answered it meanwhile.
+            numbers = tuple(self._missing_paths(chunk, cached, answers))
+            by_missing.setdefault(numbers, []).append((chunk, cached))
+        for numbers, alike in by_missing.items():
+            groups = [chunk for chunk, _ in alike]
+            tokens = _tokens(groups)
             if not numbers:
-                move(tokens)
+                advance(tokens)
                 continue
-            paths, new = [self.paths[number] for number in numbers], [found[at] for at in numbers]
-            self._answer_new([chunk for chunk, _ in some], paths, new, tokens, move)
-            for chunk, stored in some:
-                if stored is not None:
-                    order = chunk.requests
-                    stored.add(paths, [[answers[at] for at in order] for answers in new])
+            paths = [self.paths[number] for number in numbers]
+            new = [answers[number] for number in numbers]
+            self._answer_new(groups, paths, new, tokens, advance)
+            for chunk, cached in alike:
+                order = chunk.requests
+                cached.add(paths, [[of_path[number] for number in order] for of_path in new])
 
     def _answer_new(
         self,
-        chunks: Sequence[Group],
-        paths: Sequence[Path],
-        new: list[dict[int, Answer]],
+        chunks: Sequence[ContextGroup],
+        paths: Sequence[LayerPath],
+        answers: list[PathAnswers],
         tokens: int,
-        move: Callable[[float], None],
+        advance: Advance,
     ) -> None:
-        """Put the answers of some paths to all of some chunks into `new`."""
-        moved = 0.0
+        """Add the answers of `paths` to chunks of `tokens`; use smaller batches if memory fails."""
+        done = 0.0
         while True:
-            parts = [
-                (chunk.prefix if self._trees else (), part)
+            parts: list[Prefixed] = [
+                (chunk.prefix if self._branching else (), part)
                 for chunk in chunks
                 for part in self._batches(chunk)
             ]
-            work = layer_runs(paths) * sum(_size(part) for _, part in parts)
+            work = layer_runs(paths) * sum(map(_size, parts))
 
             def ran(count: int, work: int = work) -> None:
-                nonlocal moved
-                moved += tokens * count / work
-                move(tokens * count / work)
+                nonlocal done
+                done += tokens * count / work
+                advance(tokens * count / work)
 
             try:
-                for wave in self._waves(parts, most_waiting(self.model, paths)):
-                    batches = [
-                        Rows(part, self.model, new, self._trees, prefix) for prefix, part in wave
+                # States of a wave are buffered together where paths branch.
+                limit = self._memory_budget.buffered_tokens
+                for wave in pack(parts, _size, limit // max_buffered_states(self.model, paths)):
+                    tree_batches = [
+                        TokenTreeBatch(part, self.model, answers, self._branching, prefix)
+                        for prefix, part in wave
                     ]
-                    walk(self.model, paths, batches, self._room, ran)
+                    traverse(self.model, paths, tree_batches, self._memory_budget, ran)
                 break
             except RuntimeError as error:
-                self._room = smaller(self._room, error)
-                move(-moved)
-                moved = 0.0
-        move(tokens - moved)
+                self._memory_budget = halved(self._memory_budget, error)
+                advance(-done)
+                done = 0.0
+        advance(tokens - done)
 
-    def _batches(self, chunk: Group) -> list[list[Row]]:
-        """Rows that go through the model together."""
-        tokens = self._room.tokens
-        if self._trees:
-            return list(batches(rows(chunk.contexts, min(ROW, tokens)), tokens))
-        whole = [Context(chunk.prefix + each.ids, each.options) for each in chunk.contexts]
-        return list(batches(chains(whole), tokens))
-
-    def _waves(
-        self, parts: Sequence[tuple[Ids, list[Row]]], waiting: int
-    ) -> Iterator[list[tuple[Ids, list[Row]]]]:
-        """Batches, with what comes before each, whose states may wait together where paths part."""
-        some: list[tuple[Ids, list[Row]]] = []
-        size = 0
-        for prefix, part in parts:
-            if some and waiting * (size + _size(part)) > self._room.waiting:
-                yield some
-                some, size = [], 0
-            some.append((prefix, part))
-            size += _size(part)
-        if some:
-            yield some
+    def _batches(self, chunk: ContextGroup) -> list[list[TokenTree]]:
+        """Return the trees of a chunk in batches that go through a layer together."""
+        tokens = self._memory_budget.tokens
+        if self._branching:
+            return list(batches(token_trees(chunk.contexts, min(MAX_TREE_TOKENS, tokens)), tokens))
+        contexts = [Context(chunk.prefix + part.ids, part.options) for part in chunk.contexts]
+        return list(batches(unbranched_trees(contexts), tokens))
 
 
-def _size(part: Sequence[Row]) -> int:
-    return len(part) * max(map(len, part))
+def _size(part: Prefixed) -> int:
+    """Tokens of a batch, with padding and without its prefix."""
+    return len(part[1]) * max(map(len, part[1]))
 
 
-def _total(chunks: Sequence[Group]) -> int:
+def _tokens(chunks: Sequence[ContextGroup]) -> int:
     return sum(chunk.num_tokens for chunk in chunks)
 
 
 def _key(context: Sequence[int], continuation: Sequence[int]) -> bytes:
-    """What stands for a request: its tokens would take gigabytes for many long prompts."""
+    """Return a short key of a request: the tokens of long prompts would take gigabytes."""
     numbers = np.array([len(context), *context, *continuation], dtype=np.int64)
     return hashlib.blake2b(numbers.tobytes(), digest_size=16).digest()

@@ -1,1 +1,1 @@
-"""Where a model comes from, where its layers are, and how they are taken out."""
+"""Find, load and prune models, and run parts of them."""

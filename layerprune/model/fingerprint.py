@@ -1,60 +1,44 @@
-"""What a model's files contain, in sixteen hex digits."""
+"""Hash a model's files into a fingerprint of sixteen hex digits."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerprune.files import read_sealed, sha256, write_sealed
+from layerprune.runtime.atomic_files import read_checksummed, sha256, write_checksummed
+from layerprune.runtime.cache import read_intact
 
-KINDS = {".json", ".safetensors", ".jinja", ".txt", ".model"}
 
-
-def fingerprint(folder: Path, memory: Path, also: Sequence[str] = ()) -> str:
-    """Hash of a model's weights, configuration and tokenizer: sixteen hex digits.
-
-    Files whose names are like one of `also` count, too.
-
-    Every byte counts; `memory` is that of `contents`.
-    """
-    files = [
-        file
-        for file in sorted(folder.iterdir())
-        if (file.suffix in KINDS or any(map(file.match, also))) and file.is_file()
-    ]
+def fingerprint(folder: Path, hashes: Path, patterns: Sequence[str]) -> str:
+    """Return a hash of every byte of a model's files that match one of `patterns`."""
+    matching = {file for pattern in patterns for file in folder.glob(pattern)}
+    files = [file for file in sorted(matching) if file.is_file()]
     digest = hashlib.sha256()
-    for file, content in zip(files, contents(files, memory), strict=True):
+    for file, content in zip(files, content_hashes(files, hashes), strict=True):
         digest.update(f"{file.name}\0{content}\0".encode())
     return digest.hexdigest()[:16]
 
 
-def contents(files: Sequence[Path], memory: Path) -> list[str]:
-    """SHA-256 of each file, in hex digits.
+def content_hashes(files: Sequence[Path], hashes: Path) -> list[str]:
+    """Return the SHA-256 of each file, in hex digits.
 
-    What a file hashed to is remembered in the JSON file `memory`, by its path, size and time of
-    change, so that only the first run reads it.
+    The JSON file `hashes` remembers them by path, size and modification time, so that only the
+    first run reads a file.
     """
-    known = _remembered(memory)
-    found, learned = [], {}
+    memo = read_intact(hashes, read_checksummed) or {}
+    digests, current = [], {}
     for file in files:
-        real = file.resolve()
+        real = file.resolve()  # several names may lead to one file
         state = real.stat()
         key = f"{real}:{state.st_size}:{state.st_mtime_ns}"
-        learned[key] = known.get(key) or _hash(real)
-        found.append(learned[key])
-    if not learned.keys() <= known.keys():
-        write_sealed(memory, {**known, **learned})
-    return found
+        current[key] = memo.get(key) or _sha256(real)
+        digests.append(current[key])
+    if not current.keys() <= memo.keys():
+        write_checksummed(hashes, {**memo, **current})
+    return digests
 
 
-def _hash(file: Path) -> str:
-    # In the hub's cache a large file is a link to one that is named by its SHA-256.
+def _sha256(file: Path) -> str:
+    # In the hub's cache a large file is a link to a file that is named by its SHA-256.
     if len(file.name) == 64 and set(file.name) <= set("0123456789abcdef"):
         return file.name
     return sha256(file)
-
-
-def _remembered(memory: Path) -> dict[str, str]:
-    try:
-        return read_sealed(memory)
-    except (OSError, ValueError):
-        return {}

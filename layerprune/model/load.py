@@ -1,11 +1,16 @@
-"""A located model as something that runs: weights, tokenizer, device."""
+"""Load a located model: weights, tokenizer, device."""
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import (
@@ -15,17 +20,32 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerprune import processes
 from layerprune.config.schema import DeviceMap, Dtype, Quantization
-from layerprune.errors import UserError
+from layerprune.data.conversations import (
+    Conversation,
+    RenderConversation,
+    RenderedText,
+    plain_turn,
+)
+from layerprune.errors import UserError, explained
 from layerprune.model import quantized
+from layerprune.model.config_surgery import remove_unknown_fields
+from layerprune.model.offload import OffloadPlan, disk_device_map
 from layerprune.model.source import Source
-from layerprune.model.spread import Spread, on_disk
-from layerprune.model.translated import translated
+from layerprune.runtime import processes
+
+COMPUTED = re.compile(r"(rotary_emb\.\w+|\.masked_bias|\.attn\.bias|position_ids)$")
+"""Buffers in old files that transformers computes itself."""
+
+TOKENIZER = re.compile(r"tokeni[sz]|vocab|merges|spiece|\.model$|\.bpe$|\.tiktoken$|\.py$")
+"""Names of files that a tokenizer is read from."""
+
+META = {"device_map": {"": "meta"}}
+"""Settings that load no weights."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model ready to run, with its tokenizer."""
 
     model: PreTrainedModel
@@ -39,85 +59,116 @@ def load(
     quantization: Quantization | None = None,
     device_map: DeviceMap | None = None,
     stream: bool = False,
-) -> Loaded:
-    """The model in `source`, in evaluation mode on `device`; in its files' precision if None.
+) -> LoadedModel:
+    """Load the model in `source` for evaluation on `device`, in its files' dtype by default.
 
-    With `quantization` the weights of its linear layers are held so, and computed with in `dtype`.
-    With `device_map` the model is spread over what devices there are, in place of `device`. With
-    `stream` its layers stay in the files until they run.
+    With `quantization` the weights of its linear layers are quantised, and computed with in
+    `dtype`. `device_map` distributes the model over all devices instead of `device`. With `stream`
+    the layers stay on disk until they run.
 
-    Raises `UserError` where the files are no causal language model, or lack a weight.
+    Raises `UserError` if the files are no causal language model, or lack a weight.
     """
     place = torch_device(device)
     settings: dict[str, Any] = {}
     if quantization and not stream:
-        settings |= quantized.arguments(quantization, dtype or Dtype.float32, place)
-    spread = Spread() if device_map else None
+        bnb_config = quantized.bnb_config(quantization, dtype or Dtype.float32)
+        settings |= {"device_map": {"": place}, "quantization_config": bnb_config}
+    offload = None
     if stream:
-        spread = Spread(on_disk(_without_weights(source, dtype)[0], place))
-    if spread:
-        settings |= spread.arguments
-    with translated(source.folder, anything=source.own_code):
+        offload = OffloadPlan(disk_device_map(open_model(source, dtype, META)[0], place))
+    elif device_map:
+        offload = OffloadPlan()
+    if offload:
+        settings |= offload.arguments
+    model, _ = open_model(source, dtype, settings)
+    model = model.eval() if settings else model.eval().to(place)
+    tokenizer = load_tokenizer(source)
+    if quantization and stream:
+        quantized.quantize_when_read(model, quantization, dtype or Dtype.float32)
+    elif quantization:
+        quantized.check_quantized(model, quantization)
+    if offload:
+        offload.attach_to(model)
+    return LoadedModel(model, tokenizer)
+
+
+def open_model(
+    source: Source, dtype: Dtype | None, settings: dict[str, Any]
+) -> tuple[Any, set[str]]:
+    """Return a model, and the names of the weights in its files that it does not use."""
+    with explained(f"model.path: {source.folder} cannot be loaded"), _naming_fields(source.folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=getattr(torch, dtype.value) if dtype else "auto",
             use_safetensors=not source.pickled,
-            trust_remote_code=source.own_code,
+            trust_remote_code=source.remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to name them below
             **settings,
         )
-        model, report = loaded
-        model = model.eval() if settings else model.eval().to(place)
-    tokenizer = load_tokenizer(source)
-    _check_keys(source, report)
-    if quantization and stream:
-        quantized.settle_when_read(model, quantization, dtype or Dtype.float32)
-    elif quantization:
-        quantized.settle(model, quantization)
-    if spread:
-        spread.belongs_to(model)
-    return Loaded(model, tokenizer)
-
-
-def without_weights(source: Source, dtype: Dtype) -> tuple[PreTrainedModel, set[str]]:
-    """The model in `source` on the meta device, and the names in its files that it does not use.
-
-    Raises `UserError` as `load` does.
-    """
-    model, report = _without_weights(source, dtype)
-    _check_keys(source, report)
+    model, report = loaded
+    remove_unknown_fields(model.config)
+    model.config.return_dict = True  # its outputs are read by name
+    unused = {name for name in report["unexpected_keys"] if not COMPUTED.search(name)}
+    unused -= getattr(model, "all_tied_weights_keys", {}).keys()
+    layers = {name for name in unused if re.search(r"\.\d+\.", name)}
+    problems = {
+        "lacks weights that its config.json asks for": report["missing_keys"],
+        "has weights of other shapes than its config.json says": [
+            f"{name} {list(found)} instead of {list(expected)}"
+            for name, found, expected in report["mismatched_keys"]
+        ],
+        "holds weights of layers that its config.json does not have": layers,
+        "holds weights that a model of its config.json does not have": unused,
+    }
+    for problem, names in problems.items():
+        if names:
+            raise UserError(
+                f"model.path: {source.folder} {problem} ({len(names)}, the first is {min(names)})."
+            )
     return model, set(report["unexpected_keys"])
 
 
-def _without_weights(source: Source, dtype: Dtype | None) -> tuple[Any, dict[str, Any]]:
-    loaded: Any
-    with translated(source.folder, anything=source.own_code):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            dtype=getattr(torch, dtype.value) if dtype else "auto",
-            use_safetensors=not source.pickled,
-            trust_remote_code=source.own_code,
-            device_map={"": "meta"},
-            output_loading_info=True,
-        )
-    model, report = loaded
-    return model, report
+@contextmanager
+def _naming_fields(folder: Path) -> Iterator[None]:
+    """Name the fields of `config.json` in errors that do not say where they come from."""
+    try:
+        yield
+    except (OSError, ImportError, RuntimeError, SafetensorError, UnpicklingError):
+        raise
+    except Exception as error:  # each family has its own checks of a configuration
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = str(error)
+        fields = [
+            f"{name}={value}"
+            for name, value in content.items()
+            if text == repr(value) or re.search(rf"\b{name}\b", text)
+        ]
+        raise ValueError(
+            f"its config.json ({', '.join(fields[:2]) or 'a value'}): {text}"
+        ) from error
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer in `source`. Raises `UserError` where there is none."""
-    with translated(source.folder, anything=source.own_code):
-        return forgetful(
-            AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.own_code)
+    """Load the tokenizer in `source`. Raises `UserError` if there is none."""
+    files = list(source.folder.glob("*"))
+    if files and not any(TOKENIZER.search(file.name) for file in files):
+        raise UserError(
+            f"model.path: {source.folder} has no tokenizer (tokenizer.json, tokenizer.model, "
+            "vocab.json, ...): copy those files from the original model."
+        )
+    with explained(f"model.path: {source.folder} cannot be loaded"):
+        return without_word_cache(
+            AutoTokenizer.from_pretrained(source.folder, trust_remote_code=source.remote_code)
         )
 
 
-def forgetful(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, which keeps no words that it has met, where it would do so for ever.
+def without_word_cache(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Turn off the word cache of a BPE tokenizer, and return the tokenizer.
 
-    tokenizers 0.23 never frees those that a BPE model kept, up to 10,000 in each thread
-    (`BPE_LOCAL_CACHE` of its `models/bpe/model.rs`), so a sweep over models would grow. Without
-    them text of 12 MB took 8 s to become tokens, not 6.
+    tokenizers 0.23 never frees cached words, up to 10,000 in each thread (`BPE_LOCAL_CACHE` of its
+    `models/bpe/model.rs`), so that a sweep over models would leak memory. Without the cache,
+    tokenising 12 MB of text takes 8 s instead of 6 s.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Tokenizer) and isinstance(backend.model, BPE):
@@ -125,49 +176,33 @@ def forgetful(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def conversations(source: Source) -> Callable[[list[dict[str, str]]], str]:
-    """Writes a conversation in the model's own form. Raises `UserError` if it has none."""
+def conversation_renderer(source: Source) -> RenderConversation:
+    """Return a function that writes a conversation by the model's chat template."""
     tokenizer = load_tokenizer(source)
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            f"data: there are conversations in it, and {source.name} has no chat template. "
-            "Give text."
+            f"it contains conversations, and {source.name} has no chat template. "
+            "Give plain text, or a model with a chat template."
         )
 
-    def render(turns: list[dict[str, str]]) -> str:
-        try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception as error:  # templates are programs, and refuse in their own ways
-            reason = " ".join(str(error).split())
-            raise UserError(f"data: a conversation cannot be written: {reason}") from error
+    def render(conversation: Conversation) -> RenderedText:
+        turns = [plain_turn(turn) for turn in conversation]
+        with explained(f"the chat template of {source.name} refuses it, so change or remove it"):
+            return RenderedText(tokenizer.apply_chat_template(turns, tokenize=False))
 
     return render
 
 
-def _check_keys(source: Source, report: dict[str, Any]) -> None:
-    """Refuse weights that are not those of the configuration: transformers only warns."""
-    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
-        raise UserError(
-            f"model.path: {source.folder} lacks weights that its config.json asks for "
-            f"({len(missing)}, the first is {missing[0]})."
-        )
-    layers = sorted(key for key in report["unexpected_keys"] if re.search(r"\.\d+\.", key))
-    if layers:
-        raise UserError(
-            f"model.path: {source.folder} holds weights of layers that its config.json does not "
-            f"have ({len(layers)}, the first is {layers[0]})."
-        )
-
-
 def torch_device(name: str) -> torch.device:
-    """The device that `runtime.device` names; `auto` is a GPU, one a process, if there is any."""
+    """Return the device of `runtime.device`; `auto` is this process's GPU if there is any."""
     if name == "auto":
-        return torch.device(f"cuda:{processes.local()}" if torch.cuda.is_available() else "cpu")
+        return torch.device(
+            f"cuda:{processes.local_rank()}" if torch.cuda.is_available() else "cpu"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"runtime.device={name}: use auto, cpu, cuda or cuda:NUMBER.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"runtime.device={name}: no CUDA device is to be seen here.")
+        raise UserError(f"runtime.device={name}: no CUDA device is available: use cpu.")
     return device

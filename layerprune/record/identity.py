@@ -1,19 +1,19 @@
-"""What a point's result may depend on: the source of its key."""
+"""The identity of a point, from which its key is made: everything that its result depends on."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import Enum
 from typing import Any
 
-from layerprune.config.schema import Calibration, Config
-from layerprune.plan.target import Target
+from layerprune.config.schema import Calibration, Config, PruneOptions
+from layerprune.prune.target import Target
 from layerprune.record.point import SCHEMA, content_hash
 
 
 def identity(
     config: Config, name: str, model: str, text: str, questions: str, target: Target
 ) -> dict[str, Any]:
-    """What a point's result may depend on: not its paths, tracker, device, batch size or log level.
+    """Return everything that a point's result depends on; paths, tracker and device are not in it.
 
     `name` is the model's label, `model` the fingerprint of its files, `text` the digest of the
     documents, `questions` that of the task files.
@@ -28,10 +28,11 @@ def identity(
             "strategy": "given" if named else config.prune.strategy,
             "count": target.count,
             "layers": list(target.layers) if target.layers is not None else None,
+            **({} if named else _strategy_options(config)),
         },
         "heal": {
             key: value
-            for key, value in asdict(config.heal).items()
+            for key, value in recorded_config(config)["heal"].items()
             if value is not None and key not in _changes_nothing(config)
         },
         "eval": {
@@ -54,22 +55,22 @@ def identity(
 
 
 def _of_questions(config: Config) -> bool:
-    """Whether distances are measured on the questions: points on text have no word for it."""
+    """Return True if distances are measured on questions; points on text have no key for it."""
     return config.data.calibration is Calibration.questions
 
 
 def _weights(config: Config, model: str) -> dict[str, Any]:
-    """What is computed with: the files, and the form in which their weights are held."""
-    held = config.model.quantization
+    """Return the fingerprint of the model's files, and the type of its weights."""
+    quantization = config.model.quantization
     return {
         "fingerprint": model,
         "dtype": config.model.dtype.value,
-        **({} if held is None else {"quantization": held.value}),
+        **({} if quantization is None else {"quantization": quantization.value}),
     }
 
 
 def _fewshot(config: Config) -> dict[str, Any]:
-    """What is said of solved examples beyond their number."""
+    """Return the settings of few-shot examples other than their number."""
     of, seed = config.eval.num_fewshot_of, config.eval.fewshot_seed
     return {
         **({"num_fewshot_of": dict(sorted(of.items()))} if of else {}),
@@ -78,23 +79,28 @@ def _fewshot(config: Config) -> dict[str, Any]:
 
 
 def _metric(config: Config) -> dict[str, Any]:
-    """The metric, and which tokens it looks at if it looks at any."""
-    tokens = config.metric.tokens
-    return {
-        "metric": config.metric.name,
-        **({} if tokens is None else {"metric_tokens": tokens.value}),
-    }
+    """Return the metric and its options, as `metric_tokens`."""
+    options = plain(asdict(config.metric))
+    name = options.pop("name")
+    return {"metric": name, **{f"metric_{key}": value for key, value in options.items()}}
+
+
+def _strategy_options(config: Config) -> dict[str, Any]:
+    """Return the options that the strategy has of its own."""
+    shared = {field.name for field in fields(PruneOptions)}
+    options = plain(asdict(config.prune))
+    return {key: value for key, value in options.items() if key not in shared}
 
 
 def _changes_nothing(config: Config) -> set[str]:
-    """Keys of healing that no result depends on beyond rounding."""
-    # How a step's sequences are shared out decides on which of them `seam` takes the text's loss.
+    """Return the keys of healing that change a result by rounding only."""
+    # The micro-batches of a step decide on which sequences `seam` takes the text's loss.
     shares = config.heal.recipe == "seam"
     return {"save_every"} if shares else {"save_every", "micro_batch_size"}
 
 
 def profile_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
-    """What a matrix of distances depends on: the text, or the questions in its place."""
+    """Return everything that a matrix of distances depends on, its text or questions included."""
     measured_on: dict[str, Any] = {"text": text}
     if _of_questions(config):
         measured_on = {"questions": {"tasks": sorted(config.eval.tasks), "files": questions}}
@@ -102,9 +108,9 @@ def profile_identity(config: Config, model: str, text: str, questions: str) -> d
         "schema": SCHEMA,
         "model": _weights(config, model),
         **_metric(config),
-        # Drawn by it; nothing is drawn for the other metrics, and their distances are shared.
-        **({"seed": config.seed} if config.metric.name == "random" else {}),
-        # Others were rounded as it came.
+        # Metrics that draw nothing share their distances over seeds.
+        **({"seed": config.seed} if config.metric.uses_seed else {}),
+        # Without it, rounding may vary between runs.
         **({"deterministic": True} if config.runtime.deterministic else {}),
         **measured_on,
         "sequence_length": config.data.sequence_length,
@@ -113,20 +119,48 @@ def profile_identity(config: Config, model: str, text: str, questions: str) -> d
 
 
 def order_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
-    """What the order in which layers go one at a time depends on."""
-    return {"strategy": config.prune.strategy, **profile_identity(config, model, text, questions)}
+    """Return everything that the order of greedy removal depends on."""
+    return {
+        "strategy": config.prune.strategy,
+        **_strategy_options(config),
+        **profile_identity(config, model, text, questions),
+    }
 
 
 def point_key(identity: dict[str, Any]) -> str:
-    """Name of the point's folder: readable first, then a hash of the identity."""
+    """Return the name of a point's folder: a readable part, then a hash of the identity."""
     label = identity["model"]["name"]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip(".-")[:40] or "model"
     prune = identity["prune"]
     return f"{name}-{prune['strategy']}-{prune['count']:02d}-{content_hash(identity)}"
 
 
+RECORDED_KEYS = {
+    "metric": ("name", "tokens"),
+    "heal": (
+        "recipe", "steps", "batch_size", "micro_batch_size", "sequence_length", "learning_rate",
+        "warmup_steps", "optimizer", "weight_decay", "max_grad_norm", "eval_every", "save_every",
+        "stop_when", "rank", "dropout", "targets", "last_layers", "sequences", "text_weight",
+        "text_share", "logits_weight", "seam_weight", "seam_layers",
+    ),
+}  # fmt: skip
+"""Keys that records of this schema hold for each choice of a group, null where it has none."""
+
+
+def recorded_config(config: Config) -> dict[str, Any]:
+    """Return the configuration of a job as records hold it."""
+    content: dict[str, Any] = plain(asdict(config))
+    del content["figure"]  # of the report, not of points
+    for group, keys in RECORDED_KEYS.items():
+        given = {key: value for key, value in content[group].items() if value is not None}
+        content[group] = dict.fromkeys(keys) | given
+    del content["prune"]["layers_dropped"]  # a point states its fraction
+    del content["export"]["path"]  # and it may be moved
+    return content
+
+
 def plain(value: Any) -> Any:
-    """A configuration as JSON can hold it: enumerations by their values."""
+    """Return a configuration as JSON can hold it: enumerations by their values."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value.value if isinstance(value, Enum) else value

@@ -1,14 +1,17 @@
-"""With what a point was made: enough to make it again."""
+"""Versions, machine and command line of a point: enough to reproduce it."""
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from layerprune.record.validation import Count, Flag
 
 PACKAGES = (
     "layerprune", "torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy",
@@ -16,20 +19,65 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def provenance(device: str, threads: int, deterministic: bool) -> dict[str, Any]:
-    """Versions, machine, commit and time. No host name and no environment variable."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": sys.argv[1:],
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "deterministic": deterministic,
-        "device": device,
-        "versions": {name: _version(name) for name in PACKAGES},
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """The origin of a point. No host name and no environment variable."""
+
+    time: str
+    """Time of the record: ISO 8601, UTC."""
+    arguments: tuple[str, ...]
+    """Arguments of the command line."""
+    commit: str | None
+    """Commit of layerprune, with `+` if files differ from it; None outside its repository."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and architecture."""
+    cpus: Count | None
+    """Logical CPUs of the machine."""
+    threads: Count
+    """CPU threads of PyTorch."""
+    deterministic: Flag
+    """True if PyTorch was limited to deterministic algorithms."""
+    device: str
+    """Device of the model, such as `cuda:0`."""
+    versions: dict[str, str | None]
+    """Versions of the packages that results may depend on; None if not installed."""
+
+    @property
+    def command_line(self) -> str:
+        """The arguments as a shell takes them."""
+        return shlex.join(self.arguments)
+
+    @property
+    def machine(self) -> str:
+        """Platform, processors and threads, in words."""
+        deterministic = ", deterministic" if self.deterministic else ""
+        return f"{self.platform}, {self.cpus} CPUs, {self.threads} threads{deterministic}"
+
+    @property
+    def software(self) -> dict[str, str]:
+        """The versions of Python and of every package that is installed."""
+        installed = {name: number for name, number in self.versions.items() if number}
+        return {"python": self.python, **installed}
+
+
+def provenance(device: str) -> Provenance:
+    """Return versions, machine, settings of PyTorch, commit and time of this process."""
+    import torch  # only where points are made: reports read records without it
+
+    return Provenance(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        arguments=tuple(sys.argv[1:]),
+        commit=_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpus=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        device=device,
+        versions={name: _version(name) for name in PACKAGES},
+    )
 
 
 @cache
@@ -42,10 +90,7 @@ def _version(package: str) -> str | None:
 
 @cache
 def _commit() -> str | None:
-    """The project's own commit, with `+` where files differ from it; None outside its repository.
-
-    An installed package may lie inside somebody else's repository: that commit would be wrong.
-    """
+    # An installed package may lie inside somebody else's repository: that commit would be wrong.
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,58 +1,69 @@
-"""The points of a study, on disk."""
+"""The points of a study on disk."""
 
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerprune.files import Damaged, read_sealed, write_json, write_sealed, write_text
-from layerprune.record.point import SCHEMA, ForeignRecord, Point
-from layerprune.redact import redacted
-from layerprune.similarity.profile import Profile
+from layerprune.prune.distance_matrix import DistanceMatrix
+from layerprune.record.point import SCHEMA, Point
+from layerprune.record.validation import ForeignRecord
+from layerprune.runtime.atomic_files import (
+    CorruptFile,
+    read_checksummed,
+    write_checksummed,
+    write_json,
+    write_text,
+)
+from layerprune.runtime.cache import read_intact
+from layerprune.runtime.redact import redacted
 
 RECORD, FAILED = "record.json", "failed.json"
-"""Files of a point that was made, and of one that came to nothing."""
+"""Files of a finished point, and of one that failed."""
 
 
 class Store:
-    """`FOLDER/points/KEY/record.json`, and `FOLDER/profiles/KEY.json` for matrices of distances."""
+    """The files `FOLDER/points/KEY/record.json`, and the distances `FOLDER/profiles/KEY.json`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, key: str) -> Point | None:
-        """The finished point of that key; None if there is none, or its record is damaged."""
-        point = _read(self._record(key))[0]
-        return point if point is not None and point.key == key else None
+        """Return the finished point of that key; None if it is missing or its record damaged."""
+        try:
+            point = _read_point(self._record(key))
+        except ForeignRecord:
+            return None
+        return point if point.key == key else None
 
     def point_folder(self, key: str) -> Path:
-        """Where everything of one point lies."""
+        """Return the folder of a point."""
         return self._record(key).parent
 
     def checkpoints(self, key: str) -> Path:
-        """Where a point's training is kept until its record is written."""
+        """Return the folder of a point's training checkpoints, kept until its record is written."""
         return self.point_folder(key) / "checkpoints"
 
     def drop_checkpoints(self, key: str) -> None:
-        """Remove what a point's training needed to go on after a stop."""
+        """Remove the checkpoints that a point's training would have resumed from."""
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 
     def write(self, point: Point) -> Path:
-        """Write a point's record, whole or not at all; returns its path."""
+        """Write a point's record, atomically, and return its path."""
         path = self._record(point.key)
         content = point.to_json()
-        # Neither is part of the key; what was typed on the command line may hold a token.
+        # Neither is part of the key, and a command line may hold a token.
         content |= redacted({name: content[name] for name in ("config", "provenance")})
-        write_sealed(path, content)
+        write_checksummed(path, content)
         self._failure(point.key).unlink(missing_ok=True)
         self.traceback(point.key).unlink(missing_ok=True)
         return path
 
     def write_failure(self, key: str, identity: dict[str, Any], why: str, error: Exception) -> None:
-        """Keep why a point came to nothing, and where; both go once the point is done."""
+        """Write the reason and the traceback of a failed point, until it succeeds."""
         write_text(self.traceback(key), redacted("".join(traceback.format_exception(error))))
         content = {
             "schema": SCHEMA,
@@ -65,38 +76,67 @@ class Store:
         write_json(self._failure(key), content)
 
     def traceback(self, key: str) -> Path:
-        """The file that says where a point failed, if it did."""
+        """Return the file with the traceback of a failed point."""
         return self.point_folder(key) / "traceback.txt"
 
     def failure(self, key: str) -> str | None:
-        """Why a point came to nothing, if it did and has not been made since."""
-        content, _ = _read_json(self._failure(key))
-        return content.get("error") if isinstance(content, dict) else None
+        """Return the reason why a point failed; None if it didn't, or has succeeded since."""
+        try:
+            return _read_json(self._failure(key)).get("error")
+        except ForeignRecord:
+            return None
 
     def failures(self) -> Iterator[tuple[Path, str]]:
-        """Each point that failed and has not been made since: its file, and why it failed."""
+        """Yield the file and the reason of each point that failed and hasn't succeeded since."""
         for path in sorted((self.folder / "points").glob(f"*/{FAILED}")):
-            content, why = _read_json(path)
-            said = content.get("error") if isinstance(content, dict) else None
-            yield path, str(said or why or "it does not say why")
+            try:
+                yield path, str(_read_json(path).get("error") or "it gives no reason")
+            except ForeignRecord as error:
+                yield path, str(error)
 
-    def points(self) -> Iterator[tuple[Path, Point | None, str]]:
-        """Every record: its path, its point, or None and why it could not be read."""
+    def points(self) -> tuple[list[Point], list[str]]:
+        """Return every finished point once, and a line for each record that can't be read."""
+        points: dict[str, Point] = {}
+        skipped = []
         for path in sorted((self.folder / "points").glob(f"*/{RECORD}")):
-            yield path, *_read(path)
+            try:
+                point = _read_point(path)
+                if point.key in points:
+                    name = path.parent.name
+                    raise ForeignRecord(f"{name} holds a point that another folder holds too")
+                points[point.key] = point
+            except ForeignRecord as error:
+                skipped.append(f"{path.relative_to(self.folder)}: {error}")
+        return list(points.values()), skipped
 
-    def write_profile(self, profile: Profile) -> None:
+    def write_distances(self, distances: DistanceMatrix) -> None:
         """Keep a matrix of distances beside the points that were planned from it."""
-        if self.read_profile(profile.key) is None:
-            write_sealed(self._profile(profile.key), asdict(profile))
+        if self.read_distances(distances.key) is None:
+            write_checksummed(self._distances(distances.key), asdict(distances))
 
-    def read_profile(self, key: str) -> Profile | None:
-        """The matrix of distances of that key, if it is there and whole."""
-        content, _ = _read_json(self._profile(key))
-        try:
-            return Profile(**content)
-        except TypeError:
-            return None
+    def read_distances(self, key: str) -> DistanceMatrix | None:
+        """Return the matrix of distances of that key; None if it is missing or damaged."""
+        return read_intact(
+            self._distances(key),
+            lambda path: DistanceMatrix(**read_checksummed(path, required=False)),
+        )
+
+    def distances_of(
+        self, points: Iterable[Point]
+    ) -> tuple[list[tuple[str, DistanceMatrix]], list[str]]:
+        """Return the matrices behind points with their models' names, and a line for each lost."""
+        owners: dict[str, Point] = {}
+        for point in points:
+            if point.plan.profile is not None:
+                owners.setdefault(point.plan.profile, point)
+        matrices, lost = [], []
+        for key, point in owners.items():
+            distances = self.read_distances(key)
+            if distances is None or len(distances.distances) != point.model.num_layers + 1:
+                lost.append(f"profiles/{key}.json: missing or damaged: its heat map is not drawn")
+            else:
+                matrices.append((point.model.name, distances))
+        return matrices, lost
 
     def _record(self, key: str) -> Path:
         return self.folder / "points" / key / RECORD
@@ -104,24 +144,19 @@ class Store:
     def _failure(self, key: str) -> Path:
         return self.point_folder(key) / FAILED
 
-    def _profile(self, key: str) -> Path:
+    def _distances(self, key: str) -> Path:
         return self.folder / "profiles" / f"{key}.json"
 
 
-def _read(path: Path) -> tuple[Point | None, str]:
-    content, why = _read_json(path)
-    if why:
-        return None, why
-    try:
-        return Point.from_json(content), ""
-    except ForeignRecord as error:
-        return None, str(error)
+def _read_point(path: Path) -> Point:
+    return Point.from_json(_read_json(path))
 
 
-def _read_json(path: Path) -> tuple[Any, str]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a file's content. Raises `ForeignRecord` with the reason if it can't be read."""
     try:
-        return read_sealed(path, must=False), ""
-    except FileNotFoundError:
-        return None, "it does not exist"
-    except (ValueError, OSError) as error:
-        return None, str(error) if isinstance(error, Damaged) else f"it cannot be read ({error})"
+        return read_checksummed(path, required=False)
+    except CorruptFile as error:
+        raise ForeignRecord(str(error)) from error
+    except OSError as error:
+        raise ForeignRecord(f"it cannot be read ({error})") from error

@@ -4,16 +4,17 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from layerprune.errors import UserError
-from layerprune.report import draw, read, read_entries, show
+from layerprune.analysis.comparison import SIDES, compare_by, compare_points
+from layerprune.config.schema import FigureWidth
+from layerprune.errors import ExitStatus, UserError, print_anything
+from layerprune.report import draw, read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; 2 if that could not be done for one of the studies, else 0."""
+    """Run the command line; return 2 if that failed for one of the studies, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m layerprune.report",
         description="Write report.html, tables and figures/ of each study from its records, and "
@@ -32,77 +33,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ways.add_argument(
         "--compare",
         action="store_true",
-        help="print what differs beyond noise between the points that two studies both have",
+        help="print what differs beyond noise between two studies, at points with equal settings, "
+        "or else at those of one model with as many layers removed",
     )
-    asked = parser.parse_intermixed_args(arguments)
-    trouble: list[str] = []
-    if asked.compare:
-        if len(asked.study) != 2:
+    ways.add_argument(
+        "--by", choices=SIDES, help="print the same within each study, for each value of this"
+    )
+    parser.add_argument(
+        "--width",
+        type=FigureWidth,
+        choices=FigureWidth,
+        default=FigureWidth.page,
+        metavar="{page,column}",
+        help="size of the files in figures/: a column of a paper is 3.3 inches wide",
+    )
+    options = parser.parse_intermixed_args(arguments)
+    from layerprune.report.terminal import show
+
+    status = ExitStatus()
+    if options.compare:
+        if len(options.study) != 2:
             parser.error("--compare takes two studies")
-        with _told(trouble):
-            _compare(asked.study)
-    elif asked.to is not None:
-        with _told(trouble):
-            _draw_together(asked.study, asked.to)
+        with status.catch():
+            _compare(options.study)
+    elif options.to is not None:
+        with status.catch():
+            if (options.to / "points").exists():
+                raise UserError(f"--to={options.to} is a study itself: name another folder.")
+            show(draw(*options.study, to=options.to, width=options.width))
     else:
-        for study in asked.study:
-            with _told(trouble):
-                if asked.text:
+        for study in options.study:
+            with status.catch():
+                if options.by:
+                    _compare_by(options.by, study)
+                elif options.text:
                     show(read([study]), text_curves=True)
                 else:
-                    show(draw(study))
-    return 2 if trouble else 0
-
-
-def _draw_together(studies: Sequence[Path], to: Path) -> None:
-    if (to / "points").exists():
-        raise UserError(f"--to {to} is a study and has a report of its own: name another folder.")
-    show(draw(*studies, to=to))
+                    show(draw(study, width=options.width))
+    return status.value
 
 
 def _compare(studies: Sequence[Path]) -> None:
-    from rich.console import Console
-
-    from layerprune.record.store import Store
-    from layerprune.report.compare import compare_studies, show_compared, study_names
-    from layerprune.report.table import WIDTH
+    from layerprune.report.tables.comparison import show_comparison, study_names
+    from layerprune.report.terminal import make_console
 
     names = study_names(studies)
-    found, skipped = [], []
-    for name, study in zip(names, studies, strict=True):
-        if not study.is_dir():
-            raise UserError(f"{study} is not a folder: name the folder of a study, outputs/STUDY.")
-        entries, bad = read_entries(Store(study))
-        found.append(entries)
-        skipped += [f"{name}: {line}" for line in bad]
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    show_compared(console, compare_studies(names, *found), skipped)
+    reports = [read([study]) for study in studies]
+    comparison = compare_points(names, *(report.points for report in reports))
+    skipped = (f"{name}: {line}" for name, report in zip(names, reports, strict=True)
+               for line in report.skipped)  # fmt: skip
+    show_comparison(make_console(), comparison, list(skipped))
 
 
-@contextmanager
-def _told(trouble: list[str]) -> Iterator[None]:
-    """Say what a user can mend in one line, and go on."""
-    try:
-        yield
-    except UserError as error:
-        trouble.append(str(error))
-    except OSError as error:
-        if error.filename is None:
-            raise
-        trouble.append(f"{error.filename}: {error.strerror}.")
-    else:
-        return
-    print(f"layerprune: {trouble[-1]}", file=sys.stderr)
+def _compare_by(setting: str, study: Path) -> None:
+    from layerprune.report.tables.comparison import show_comparison
+    from layerprune.report.terminal import make_console
+
+    report = read([study])
+    comparisons = compare_by(setting, report.points)
+    if not comparisons:
+        (value,) = {str(SIDES[setting](point)) for point in report.points}
+        raise UserError(f"{study} has nothing to compare by {setting}: all of it is {value}.")
+    for comparison in comparisons:
+        skipped = report.skipped if comparison is comparisons[-1] else []
+        show_comparison(make_console(), comparison, skipped)
 
 
 if __name__ == "__main__":
-    # Thousands of records are millions of objects, which all stay: to look through them for what
-    # could go, again and again, takes as long as to read them.
+    # Thousands of records are millions of objects, which are all kept: garbage collection among
+    # them takes as long as reading them, and freeing them at the end takes long too.
     gc.disable()
+    print_anything()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Nor are they freed one by one at the end.
     os._exit(status)

@@ -1,9 +1,8 @@
-"""Weights & Biases: a mirror of a study's records, never the truth.
+"""A mirror of a study's records on Weights & Biases.
 
-From records on disk to runs as plain data (`runs`), and from there to W&B (`send`), whatever is
-not there yet (`mirror`).
+Records become runs as plain data (`runs`), whose missing ones (`sync`) are sent to W&B (`send`).
 """
 
-from layerprune.track.mirrored import Mirrored, mirror
+from layerprune.track.sync import MirrorResult, mirror
 
-__all__ = ["Mirrored", "mirror"]
+__all__ = ["MirrorResult", "mirror"]

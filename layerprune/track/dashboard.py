@@ -1,218 +1,207 @@
-"""`python -m layerprune.track.dashboard outputs/STUDY`: a study's workspaces on W&B, as code.
+"""`python -m layerprune.track.dashboard outputs/STUDY`: create a study's workspaces on W&B.
 
-The only file that imports wandb_workspaces.
+This is the only file that imports wandb_workspaces.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from layerprune.errors import UserError
-from layerprune.files import write_json
-from layerprune.record.store import Store
-from layerprune.redact import redacted
-from layerprune.report import read_entries
-from layerprune.report.curves import Curve, Task, make_curves, make_tasks
-from layerprune.track.mirrored import recorded_tracker
+from layerprune.analysis.curves import Curve, Task, make_tasks
+from layerprune.errors import ExitStatus, UserError
+from layerprune.report import read
+from layerprune.runtime.atomic_files import write_json
+from layerprune.runtime.redact import redacted
+from layerprune.track.sync import recorded_tracker
 
 MAX_RUNS = 50
-"""Curves in one plot; W&B's own is 10."""
+"""Curves in one plot; W&B's default is 10."""
 
 INSTALL = "pip install 'layerprune[dashboards]'"
 
-SUBJECTS = 60
-"""Plots of single subjects at most: a workspace of hundreds opens slowly."""
+SUBJECTS, MAX_SUBJECTS = "Subjects", 60
+"""Section of single subjects, closed at first, and its most plots: hundreds would open slowly."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A plot against the fraction dropped, or the pictures of that name if it has no columns."""
-
-    title: str
-    columns: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
+HEAT_MAPS = "distances"
+"""Key of the pictures of layer distances in a run."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """Panels under one heading."""
-
-    title: str
-    panels: tuple[Panel, ...]
-    is_open: bool = True
-
-
-def sections(family: str, curves: Sequence[Curve], tasks: Sequence[Task]) -> list[Section]:
-    """What the curves of one family of models are looked at by; empty sections are left out."""
-    whole = [task for task in tasks if task.parent is None]
-    parts = [task for task in tasks if task.parent is not None]
-    healed = any(entry.healing is not None for curve in curves for entry in curve.entries)
-    maps = any(entry.profile is not None for curve in curves for entry in curve.entries)
-    loss = Panel("held-out loss / ln V", ("heldout/loss_normalised",))
-    found = [
-        Section(f"Curves: {family}", (*map(_accuracy, whole), loss)),
-        Section(
-            "Before and after healing",
-            (
-                Panel("held-out loss before healing (nats)", ("loss_before_healing",)),
-                Panel("held-out loss after healing (nats)", ("loss_after_healing",)),
-                Panel("seconds of healing", ("healing_seconds",)),
-            )
-            if healed
-            else (),
-        ),
-        Section(
-            "Distances between layers",
-            (Panel("heat-maps", pictures=("distances",)),) if maps else (),
-        ),
-        Section(
-            "Speed and cost",
-            (
-                Panel("seconds for a point", ("seconds",)),
-                Panel("peak memory (bytes)", ("peak_memory_bytes",)),
-                Panel("parameters kept", ("parameters_kept",)),
-            ),
-        ),
-        Section("Subjects", tuple(map(_accuracy, parts[:SUBJECTS])), is_open=False),
-    ]
-    return [section for section in found if section.panels]
+def sections(
+    family: str, curves: Sequence[Curve], tasks: Sequence[Task]
+) -> dict[str, dict[str, str]]:
+    """Return the sections for a model family, without empty ones: panel titles by column."""
+    points = [point for curve in curves for point in curve.points]
+    healed = any(point.healing is not None for point in points)
+    measured = any(point.plan.profile is not None for point in points)
+    healing = {
+        "loss_before_healing": "held-out loss before healing (nats)",
+        "loss_after_healing": "held-out loss after healing (nats)",
+        "healing_seconds": "seconds of healing",
+    }
+    cost = {
+        "seconds": "seconds per point",
+        "peak_memory_bytes": "peak memory (bytes)",
+        "parameters_kept": "parameters kept",
+    }
+    candidates = {
+        f"Curves: {family}": {
+            **_accuracies(task for task in tasks if task.parent is None),
+            "heldout/loss_normalised": "held-out loss / ln V",
+        },
+        "Before and after healing": healing if healed else {},
+        "Distances between layers": {HEAT_MAPS: "heat-maps"} if measured else {},
+        "Speed and cost": cost,
+        SUBJECTS: _accuracies(islice((task for task in tasks if task.parent), MAX_SUBJECTS)),
+    }
+    return {title: panels for title, panels in candidates.items() if panels}
 
 
-def _accuracy(task: Task) -> Panel:
-    return Panel(f"accuracy on {task.name}", (f"{task.name}/{task.measure}",))
+def _accuracies(tasks: Iterable[Task]) -> dict[str, str]:
+    return {f"{task.name}/{task.measure}": f"accuracy on {task.name}" for task in tasks}
 
 
 def make_workspaces(study: Path, entity: str, project: str) -> list[Any]:
-    """A workspace for each family of models in the study, of the curves' runs alone.
+    """Return a workspace of the study's figures, and one of the curves of each model family.
 
-    W&B filters runs for a whole workspace, not for a panel: families have one each.
+    W&B filters runs per workspace, not per panel, so each family has its own.
     """
     import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
-    entries, _ = read_entries(Store(study))
-    if not entries:
-        raise UserError(f"{study} holds no record that can be read.")
-    curves = make_curves(entries)
+    from layerprune.report.figures.study_figures import make_figures
+    from layerprune.track.media import media_key
+
+    report = read([study])
+    curves = report.curves
     name = study.resolve().name
 
-    def panel(each: Panel) -> Any:
-        if each.pictures:
-            return wr.MediaBrowser(title=each.title, media_keys=list(each.pictures))
+    def panel(column: str, title: str) -> Any:
+        if column == HEAT_MAPS:
+            return wr.MediaBrowser(title=title, media_keys=[column])
         return wr.LinePlot(
-            title=each.title,
+            title=title,
             x="fraction",
-            y=list(each.columns),
+            y=[column],
             title_x="fraction of layers dropped",
             smoothing_type="none",
             ignore_outliers=False,
             max_runs_to_show=MAX_RUNS,
         )
 
-    made = []
-    for family in dict.fromkeys(curve.first.family for curve in curves):
-        own = [curve for curve in curves if curve.first.family == family]
-        made.append(
-            ws.Workspace(
-                entity=entity,
-                project=project,
-                name=f"{redacted(name)}: {family}",
-                sections=[
-                    ws.Section(
-                        name=section.title,
-                        panels=[panel(each) for each in section.panels],
-                        is_open=section.is_open,
-                    )
-                    for section in sections(family, own, make_tasks(own))
-                ],
-                settings=ws.WorkspaceSettings(x_axis="fraction", max_runs=MAX_RUNS),
-                runset_settings=ws.RunsetSettings(
-                    filters=[
-                        ws.Metric("JobType") == "curve",
-                        ws.Config("study") == name,
-                        ws.Config("family") == family,
-                    ],
-                    order=[ws.Ordering(ws.Metric("Name"), ascending=True)],
-                ),
-            )
+    def workspace(title: str, sections: list[Any], **runset: Any) -> Any:
+        return ws.Workspace(
+            entity=entity,
+            project=project,
+            name=f"{redacted(name)}: {title}",
+            sections=sections,
+            settings=ws.WorkspaceSettings(x_axis="fraction", max_runs=MAX_RUNS),
+            runset_settings=ws.RunsetSettings(**runset),
         )
-    return made
+
+    figures = make_figures(curves, report.tasks, report.profiles, report.searches)
+    keys = [media_key(figure.name) for figure in figures]
+    of_study = [ws.Metric("JobType") == "study", ws.Config("study") == name]
+    workspaces = [
+        workspace(
+            "figures and summary",
+            [
+                ws.Section(
+                    name="Summary",
+                    panels=[wr.WeavePanelSummaryTable(table_name="summary")],
+                    is_open=True,
+                ),
+                ws.Section(
+                    name="Figures",
+                    panels=[wr.MediaBrowser(title=key, media_keys=[key]) for key in keys],
+                    is_open=True,
+                ),
+            ],
+            filters=of_study,
+        )
+    ]
+    for family in dict.fromkeys(curve.first.model.family for curve in curves):
+        own = [curve for curve in curves if curve.first.model.family == family]
+        parts = [
+            ws.Section(
+                name=title,
+                panels=[panel(*column_and_title) for column_and_title in panels.items()],
+                is_open=title != SUBJECTS,
+            )
+            for title, panels in sections(family, own, make_tasks(own)).items()
+        ]
+        filters = [
+            ws.Metric("JobType") == "curve",
+            ws.Config("study") == name,
+            ws.Config("family") == family,
+        ]
+        # Each healed curve stands beside its counterpart, and seeds are apart.
+        groups = [ws.Config(key) for key in ("model_name", "pair", "recipe")]
+        order = [ws.Ordering(ws.Metric("Name"), ascending=True)]
+        workspaces.append(workspace(family, parts, filters=filters, groupby=groups, order=order))
+    return workspaces
 
 
 def spec(workspace: Any) -> dict[str, Any]:
-    """What would be sent of a workspace."""
-    view: dict[str, Any] = {
-        "name": workspace.name,
-        "entity": workspace.entity,
-        "project": workspace.project,
-        "spec": workspace._spec["spec"],
-    }
-    return view
+    """Return the data of a workspace as `save` would send it."""
+    view = {name: getattr(workspace, name) for name in ("name", "entity", "project")}
+    return {**view, "spec": workspace._spec["spec"]}
 
 
 def save(workspaces: Sequence[Any], state: Path) -> None:
-    """Save workspaces on W&B; `state` says under which names, so that a repeat changes them."""
+    """Save workspaces on W&B; the file `state` holds their ids, so that a repeat updates them."""
     try:
-        known = json.loads(state.read_text(encoding="utf-8"))
+        ids = json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = {}
+        ids = {}
     for workspace in workspaces:
         key = f"{workspace.entity}/{workspace.project}/{workspace.name}"
-        if key in known:
-            workspace._internal_name, workspace._internal_id = known[key]
+        if key in ids:
+            workspace._internal_name, workspace._internal_id = ids[key]
         workspace.save()
-        known[key] = [workspace._internal_name, workspace._internal_id]
-        write_json(state, known)
+        ids[key] = [workspace._internal_name, workspace._internal_id]
+        write_json(state, ids)
         print(f"{workspace.name}: {workspace.url}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make and send the workspaces; 2 for what the user can mend, 1 if W&B failed, else 0."""
+    """Create the workspaces; return 2 after an error of the user's, 1 if W&B failed, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m layerprune.track.dashboard",
-        description="Make a workspace of a study's curves on Weights & Biases, one for each family "
-        "of models: curves, healing, heat-maps, costs. A repeat changes it.",
+        description="Create workspaces of a study on Weights & Biases: its figures and summary, "
+        "and for each model family curves, healing, heat-maps and costs. A repeat updates them.",
     )
     parser.add_argument("study", type=Path, metavar="outputs/STUDY", help="folder of a study")
-    parser.add_argument("--project", metavar="NAME", help="that of the study's newest record")
-    parser.add_argument("--entity", metavar="NAME", help="user or team that has the project")
-    parser.add_argument("--to", type=Path, metavar="FILE.json", help="write it there, send nothing")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--project", metavar="NAME", help="by default, that of the newest record")
+    parser.add_argument("--entity", metavar="NAME", help="user or team of the project")
+    parser.add_argument("--to", type=Path, metavar="FILE.json", help="write it to a file instead")
+    options = parser.parse_args(arguments)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    status = ExitStatus()
     try:
-        tracker = recorded_tracker(asked.study)
-        entity = asked.entity or tracker.entity or os.environ.get("WANDB_ENTITY", "")
-        if not entity and asked.to is None:
-            raise UserError("--entity NAME is missing: the user or team that has the project.")
-        made = make_workspaces(asked.study, entity, asked.project or tracker.project)
-        if asked.to is not None:
-            write_json(asked.to, {"workspaces": [spec(each) for each in made]})
-            print(asked.to)
-        else:
-            save(made, asked.study / "wandb" / "workspaces.json")
-    except UserError as error:
-        return _complain(str(error), 2)
+        with status.catch():
+            tracker = recorded_tracker(options.study)
+            entity = options.entity or tracker.entity or os.environ.get("WANDB_ENTITY", "")
+            if not entity and options.to is None:
+                raise UserError("--entity NAME is missing: name the user or team of the project.")
+            workspaces = make_workspaces(options.study, entity, options.project or tracker.project)
+            if options.to is not None:
+                write_json(options.to, {"workspaces": [spec(item) for item in workspaces]})
+                print(options.to)
+            else:
+                save(workspaces, options.study / "wandb" / "workspaces.json")
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("wandb_workspaces"):
             raise
-        return _complain(f"wandb-workspaces is not installed: {INSTALL}", 2)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _complain(f"{error.filename}: {error.strerror}.", 2)
-    except Exception as error:  # whatever W&B raises
-        return _complain(redacted(f"Weights & Biases failed: {' '.join(str(error).split())}"), 1)
-    return 0
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"layerprune: {message}", file=sys.stderr)
-    return status
+        status.fail(f"wandb-workspaces is not installed: {INSTALL}")
+    except Exception as error:  # W&B raises any error
+        status.fail(f"Weights & Biases failed: {' '.join(str(error).split())}", 1)
+    return status.value
 
 
 if __name__ == "__main__":

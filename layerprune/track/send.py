@@ -1,124 +1,123 @@
-"""Hands runs to Weights & Biases: to its server, or to folders for `wandb sync`.
+"""Send runs to Weights & Biases: to its server, or to folders for `wandb sync`.
 
-The only file that imports wandb.
+This is the only file that imports wandb.
 """
 
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from layerprune.config.schema import TrackerConfig, TrackerMode
 from layerprune.record.point import content_hash
-from layerprune.track.runs import Run
-from layerprune.track.state import State
+from layerprune.track.runs import Media, WandbRun
 
 TIMEOUTS = {"init_timeout": 12.0, "finish_timeout": 60.0}
-"""Seconds that a run may take to begin, and to be uploaded at its end. W&B's own are 90, and none.
-`WANDB_INIT_TIMEOUT` and `WANDB_FINISH_TIMEOUT` are stronger."""
+"""Seconds for the start of a run, and for its upload at the end; W&B has 90 and no limit.
+`WANDB_INIT_TIMEOUT` and `WANDB_FINISH_TIMEOUT` take precedence."""
 
 ROWS = "rows"
-"""Of a run's summary: the marks of the parts that are there."""
+"""Key of a run's summary for the hashes of the parts that were sent."""
 
 
 class NotSentError(Exception):
-    """W&B did not take a run."""
+    """A run that W&B did not accept."""
 
 
 @contextmanager
 def sending(tracker: TrackerConfig, study: Path) -> Iterator["Sender"]:
-    """What sends runs, with wandb's own process, which ends with the block."""
-    # wandb would send its own errors home.
+    """Yield a sender of runs, and stop wandb's own process after the block."""
+    # wandb would report its own errors to its makers.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    logging.getLogger("wandb").propagate = False  # twenty lines a run
+    logging.getLogger("wandb").propagate = False  # 20 lines per run
     try:
         yield Sender(tracker, study, wandb)
     finally:
-        with suppress(SystemExit):  # wandb would end the program if its process ended badly
+        with suppress(SystemExit):  # wandb would exit if its process failed
             wandb.teardown()
 
 
 class Sender:
-    """W&B, while runs are sent to it. Everything it raises means that a run was not sent."""
+    """Sends runs to W&B. Any exception means that a run was not sent."""
 
     def __init__(self, tracker: TrackerConfig, study: Path, wandb: Any) -> None:
         self._wandb = wandb
         self._tracker = tracker
         self._study = study
-        self._state = State(study / "wandb")
+        self._folder = study / "wandb"
         self._online = tracker.mode is TrackerMode.online
         self.synced = 0
-        """Runs written anew of which `wandb sync` has uploaded an earlier form."""
+        """Number of rewritten offline runs whose earlier version `wandb sync` has uploaded."""
         wandb.setup(settings=wandb.Settings(**self._settings()))
         # Without a key, `init` would ask for one wherever there is a terminal.
         if self._online and not wandb.login(prompt=False, verify=False):
-            raise NotSentError("there is no key: `wandb login` asks for one")
+            raise NotSentError("there is no API key: run `wandb login`")
 
-    def send(self, run: Run, known: str | None, pictures: Mapping[str, Path]) -> str:
-        """Send a whole run; returns its id there. `known` is the one that it has from before."""
+    def send(self, run: WandbRun, previous_id: str | None, media: Media) -> str:
+        """Send a run and return its id there; `previous_id` is its id if it was sent before."""
         if self._online:
-            return self._send_online(run, known, pictures)
-        # Offline nothing can be resumed: it is written anew, and replaces what was there.
-        with self._begun(run, run.id) as there:
-            self._fill(there, run, range(len(run.parts)), pictures)
+            return self._send_online(run, previous_id, media)
+        # Offline runs cannot be resumed: a new folder replaces the old one.
+        with self._opened(run, run.id) as wandb_run:
+            self._log(wandb_run, run, range(len(run.parts)), media)
         return run.id
 
-    def _send_online(self, run: Run, known: str | None, pictures: Mapping[str, Path]) -> str:
-        """Add what is missing, or begin again under another id if something else is there.
+    def _send_online(self, run: WandbRun, previous_id: str | None, media: Media) -> str:
+        """Add the missing rows, or start a run with another id if the server has other rows.
 
-        W&B never takes back a row of a history, and there is no call that deletes one. Without
-        `resume`, wandb-core 0.31 asks how many rows a run of that id has and puts its own behind
-        them, numbered from 0 again: the curve would stand there twice. With `resume="allow"` it
-        counts on from the last. So rows are only ever added, which is all that a curve needs that
-        gets a point more. If a row has changed (a point was made again), the run gets another id,
-        which follows from its rows, and the old run, which was made here, is deleted. The run's
-        summary says which rows it has, since `mirrored.json` may be lost.
+        W&B cannot delete a row of a history. Without `resume`, wandb-core 0.31 appends rows that
+        are numbered from 0 again, so that a curve would be there twice; with `resume="allow"` it
+        continues the numbering. So rows are only added, which is enough for a new point of a curve.
+        If a row has changed, the run gets another id, a hash of its rows, and the old run, which
+        was created here, is deleted. The run's summary lists its rows, since `mirrored.json` may be
+        lost.
         """
         old: list[tuple[str, str]] = []
-        for run_id in dict.fromkeys((known or run.id, run.id + content_hash(run.marks))):
+        replacement_id = run.id + content_hash(run.part_hashes)
+        for run_id in dict.fromkeys((previous_id or run.id, replacement_id)):
             try:
-                with self._begun(run, run_id, resume="allow") as there:
-                    missing = _missing(there, run)
+                with self._opened(run, run_id, resume="allow") as wandb_run:
+                    missing = _missing(wandb_run, run)
                     if missing is not None:
-                        self._fill(there, run, missing, pictures)
+                        self._log(wandb_run, run, missing, media)
             except self._wandb.Error as error:
-                if "deleted" not in str(error):  # such an id is never given again
+                if "deleted" not in str(error):  # the id of a deleted run cannot be used again
                     raise
                 continue
             if missing is not None:
                 for superseded in old:
                     self._delete(*superseded)
                 return run_id
-            old.append((run_id, there.path))
-        raise NotSentError(f"run {run.id} has other content, and so has the one in its place")
+            old.append((run_id, wandb_run.path))
+        raise NotSentError(f"run {run.id} and its replacement have other content")
 
     @contextmanager
-    def _begun(self, run: Run, run_id: str, resume: Any = None) -> Iterator[Any]:
-        """A run that is open, finished whatever happens, and the only folder of its id at the end.
+    def _opened(self, run: WandbRun, run_id: str, resume: Any = None) -> Iterator[Any]:
+        """Open a run and finish it after the block; its folder replaces those of the same id.
 
-        If it comes to nothing, its folder goes and the old one stays.
+        If that fails, its folder is removed and the old ones stay.
         """
-        before = self._folders(run_id)
+        folder, before = self._folder, self._folders(run_id)
         kind = "run" if self._online else "offline-run"
-        # The folder's name has the second: another one would be written into.
+        # Folders are named by the second: avoid writing into an existing one.
         while f"{kind}-{time.strftime('%Y%m%d_%H%M%S')}-{run_id}" in before:
             time.sleep(0.05)
-        whole = False
+        complete = False
         try:
-            there = self._wandb.init(
+            wandb_run = self._wandb.init(
                 project=self._tracker.project,
                 entity=self._tracker.entity,
                 dir=self._study,
                 mode=self._tracker.mode.value,
                 id=run_id,
                 name=run.name,
-                group=run.curve,
+                group=run.group,
                 job_type=run.kind,
                 tags=run.tags,
                 config=run.config,
@@ -128,59 +127,54 @@ class Sender:
             )
             exit_code = 1
             try:
-                for name, against in run.axes:
+                for name, x_axis in run.axes:
                     # Without `step_sync=False`, rows without a fraction would get the last one.
-                    there.define_metric(name, step_metric=against, step_sync=False)
-                yield there
+                    wandb_run.define_metric(name, step_metric=x_axis, step_sync=False)
+                yield wandb_run
                 exit_code = run.exit_code
             finally:
-                there.finish(exit_code=exit_code)
-            self._check_uploaded(there)
-            whole = True
+                wandb_run.finish(exit_code=exit_code)
+            self._check_uploaded(wandb_run)
+            complete = True
         finally:
             after = self._folders(run_id)
-            if whole and any(any((self._state.folder / name).glob("*.synced")) for name in before):
-                self.synced += 1
-            for name in before & after if whole else after - before:
-                shutil.rmtree(self._state.folder / name, ignore_errors=True)
+            synced = (file for name in before for file in (folder / name).glob("*.synced"))
+            self.synced += complete and any(synced)
+            for name in before & after if complete else after - before:
+                shutil.rmtree(folder / name, ignore_errors=True)
 
-    def _fill(self, there: Any, run: Run, parts: Any, pictures: Mapping[str, Path]) -> None:
+    def _log(self, wandb_run: Any, run: WandbRun, parts: Iterable[int], media: Media) -> None:
         for part in parts:
             for row in run.parts[part]:
-                there.log(row)
-        media: dict[str, Any] = {
-            name: self._wandb.Image(str(path)) for name, path in pictures.items()
+                wandb_run.log(row)
+        shown: dict[str, Any] = {
+            name: self._wandb.Image(str(path)) for name, path in media.pictures.items()
         }
-        if run.kind == "curve":
-            media["curve"] = self._table(run)
-        if media:
-            there.log(media)
-        there.summary.update({**run.summary, ROWS: " ".join(run.marks)})
+        if media.rows:
+            columns = list(dict.fromkeys(name for row in media.rows for name in row))
+            data = [[row.get(name) for name in columns] for row in media.rows]
+            shown[media.table] = self._wandb.Table(columns=columns, data=data)
+        if shown:
+            wandb_run.log(shown)
+        wandb_run.summary.update({**run.summary, ROWS: " ".join(run.part_hashes)})
 
-    def _table(self, run: Run) -> Any:
-        rows = [row for part in run.parts for row in part]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        return self._wandb.Table(
-            columns=columns, data=[[row.get(name) for name in columns] for row in rows]
-        )
-
-    def _check_uploaded(self, there: Any) -> None:
-        """Raise if wandb-core gave up on the history: it says so in its log alone."""
-        path = Path(there.settings.log_internal)
+    def _check_uploaded(self, wandb_run: Any) -> None:
+        """Raise `NotSentError` if wandb-core's log says that it gave up on the history."""
+        path = Path(wandb_run.settings.log_internal)
         if self._online and "filestream: fatal error" in path.read_text(errors="replace"):
-            raise NotSentError(f"the server did not take the history of run {there.id}")
+            raise NotSentError(f"the server did not accept the history of run {wandb_run.id}")
 
     def _delete(self, run_id: str, path: str) -> None:
         self._wandb.Api(timeout=int(TIMEOUTS["init_timeout"])).run(path).delete()
         for name in self._folders(run_id):
-            shutil.rmtree(self._state.folder / name, ignore_errors=True)
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def _folders(self, run_id: str) -> set[str]:
-        return {name for name in self._state.folders() if name.endswith(f"-{run_id}")}
+        return {name for name in run_folders(self._folder) if name.endswith(f"-{run_id}")}
 
     def _settings(self) -> dict[str, Any]:
-        """Nothing of this machine, no output of its own, no waiting for ever."""
-        given = {
+        """Return settings without data about this machine, output of wandb, or endless waiting."""
+        timeouts = {
             name: value
             for name, value in TIMEOUTS.items()
             if f"WANDB_{name.upper()}" not in os.environ
@@ -196,23 +190,29 @@ class Sender:
             "symlink": False,
             "use_dot_wandb": False,
             "finish_timeout_raises": True,
-            # Else a table lies in the user's home, where `wandb sync` looks for it.
+            # Tables would be stored in the user's home otherwise.
             "allow_offline_artifacts": False,
             "x_disable_meta": True,
             "x_disable_stats": True,
             "x_disable_machine_info": True,
             "x_save_requirements": False,
-            **given,
+            **timeouts,
         }
 
 
-def _missing(there: Any, run: Run) -> list[int] | None:
-    """Which parts are not there yet; None if the run holds anything else."""
-    if not there.resumed:
+def _missing(wandb_run: Any, run: WandbRun) -> list[int] | None:
+    """Return the numbers of the parts that were not sent; None if the run has other rows."""
+    if not wandb_run.resumed:
         return list(range(len(run.parts)))
-    marks = run.marks
-    said = there.summary.get(ROWS)
-    has = said.split() if isinstance(said, str) else []
-    if set(has) - set(marks) or (not has and there.starting_step > 0):
+    hashes = run.part_hashes
+    summary = wandb_run.summary.get(ROWS)
+    sent = summary.split() if isinstance(summary, str) else []
+    if set(sent) - set(hashes) or (not sent and wandb_run.starting_step > 0):
         return None
-    return [at for at, mark in enumerate(marks) if mark not in has]
+    return [number for number, part in enumerate(hashes) if part not in sent]
+
+
+def run_folders(folder: Path) -> list[str]:
+    """Return the names of the runs' folders in a `wandb` folder, oldest first."""
+    names = (path.name for path in folder.glob("*run-*"))
+    return sorted(name for name in names if name.startswith(("offline-run-", "run-")))

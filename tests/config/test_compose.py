@@ -6,10 +6,15 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
+from scripts import script
 
-from layerprune.config.compose import compose, compose_sweep, conf_dir, explain
+from layerprune.config.compose import compose, conf_dir
+from layerprune.config.hydra_errors import explain
+from layerprune.config.registry import REGISTRIES
 from layerprune.config.schema import DEFAULT_FRACTIONS, Config
 from layerprune.errors import UserError
+from layerprune.prune.target import targets
+from layerprune.record.identity import identity, recorded_config
 
 
 def choices():
@@ -34,7 +39,7 @@ def test_no_yaml_names_code_to_run():
 def test_groups_are_those_of_the_schema():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")} - {"experiment"}
     assert groups - {"launcher"} == set(Config.__dataclass_fields__) - {
-        "study", "seed", "dry_run", "fit",
+        "study", "seed", "dry_run", "fit", "figure",
     }  # fmt: skip
 
 
@@ -44,6 +49,37 @@ def test_a_fraction_is_a_number_or_a_list():
     assert compose("prune.fraction=[0,0.5]").prune.fraction == [0, 0.5]
     assert compose().prune.fraction == DEFAULT_FRACTIONS
     assert compose("prune.layers=[3,4]").prune.fraction is None
+
+
+def test_a_number_of_layers_is_a_point_like_its_fraction():
+    by_number, by_fraction = (
+        compose(f"prune.{given}") for given in ("layers_dropped=[0,8]", "fraction=[0,0.2667]")
+    )
+    numbers, fractions = (targets(job.prune, 30)[0] for job in (by_number, by_fraction))
+    assert [target.count for target in numbers] == [target.count for target in fractions] == [0, 8]
+    digests = ("model", "f", "t", "q")
+    assert [identity(by_number, *digests, target) for target in numbers] == [
+        identity(by_fraction, *digests, target) for target in fractions
+    ]
+    assert recorded_config(by_number)["prune"].keys() == {"strategy", "fraction", "layers"}
+    with pytest.raises(
+        UserError, match="layers_dropped=8 would remove all 8 layers: use at most 7"
+    ):
+        targets(compose("prune.layers_dropped=8").prune, 8)
+    assert compose("experiment=recipes").prune.layers_dropped == [8]
+    assert compose("experiment=recipes", "prune.fraction=0.5").prune.fraction == [0.5]
+
+
+def test_precisions_have_their_short_names():
+    for short, long in (("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32")):
+        assert compose(f"model.dtype={short}") == compose(f"model.dtype={long}")
+
+
+def test_alpha_is_the_rank_unless_it_is_given():
+    """And a configuration without it is recorded as before there was one."""
+    heal = recorded_config(compose("heal=lora"))["heal"]
+    assert "alpha" not in heal
+    assert recorded_config(compose("heal=lora", "heal.alpha=32"))["heal"] == heal | {"alpha": 32}
 
 
 def test_a_preset_beats_the_defaults_and_the_command_line_beats_the_preset():
@@ -59,6 +95,7 @@ def test_the_budget_of_a_preset_makes_way_for_another():
 
 
 def test_the_jobs_of_a_preset_are_those_of_its_sweep():
+    compose_sweep = script("notes").compose_sweep
     jobs = compose_sweep("fig5")
     found = [(job.prune.strategy, job.heal.recipe) for job in jobs]
     assert sorted(found) == [
@@ -74,12 +111,31 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
     ("overrides", "words"),
     [
         (["metric=angluar"], ["metric=angluar", "angular"]),
+        (["model=llama2"], ["model=llama2", "llama2_7b", "hub id", "folder"]),
+        (["tracker=wandb"], ["tracker=wandb", "offline", "online"]),
+        (["heal.lr=1"], ["heal.lr ", "Did you mean heal.learning_rate?"]),
+        (["heal=lora", "heal.lr=1"], ["heal.lr ", "Did you mean heal.learning_rate?"]),
+        (["heal=lora", "heal.lora_alpha=1"], ["Did you mean heal.alpha?"]),
+        (["heal=full", "heal.alpha=1"], ["heal.alpha", "heal=full", "heal=distill, lora or qlora"]),
+        (["heal=lora", "heal.alpha=0"], ["heal.alpha=0", "greater than 0"]),
+        (["output_dir=x"], ["output_dir", "Did you mean runtime.outputs?"]),
+        (["eval.batch_size=8"], ["eval.batch_size", "Did you mean runtime.memory?"]),
+        (["export.path=x"], ["export.path=x", "export=hf"]),
+        (["model.dtype=half"], ["model.dtype", "half", "bfloat16, bf16"]),
+        (["prune.n=8"], ["prune.n ", "Did you mean prune.layers_dropped?"]),
+        (["prune.layers_dropped=0.5"], ["prune.layers_dropped=0.5", "whole"]),
+        (["prune.layers_dropped=-1"], ["prune.layers_dropped=-1", "whole"]),
+        (["prune.layers_dropped=true"], ["prune.layers_dropped=True", "whole"]),
+        (["prune.layers_dropped=[]"], ["prune.layers_dropped", "at least one"]),
+        (["prune.layers_dropped=8", "prune.fraction=0.1"], ["fraction and prune.layers_dropped"]),
+        (["prune.layers_dropped=8", "prune.layers=[1]"], ["layers_dropped and prune.layers "]),
+        (["fit.keep=0.9", "prune.layers_dropped=3"], ["fit decides", "prune.layers_dropped"]),
         (["metric.name=angluar"], ["metric.name=angluar", "angular", "taylor"]),
         (["metric.tokens=first"], ["metric.tokens", "first", "last, all"]),
         (["metric.tokens=null"], ["metric.tokens", "no value"]),
         (["metric=perplexity", "metric.tokens=all"], ["metric.tokens", "metric=perplexity"]),
         (["metric=random", "metric.tokens=last"], ["metric.tokens", "metric=random"]),
-        (["prune.fracton=0.1"], ["prune.fracton", "Did you mean fraction", "layers"]),
+        (["prune.fracton=0.1"], ["prune.fracton", "Did you mean prune.fraction?", "layers"]),
         (["tracker.mode=onlin"], ["tracker.mode", "onlin", "offline, online, disabled"]),
         (["eval.limit=many"], ["eval.limit", "many", "Integer"]),
         (["eval.limit=0"], ["eval.limit=0", "at least 1"]),
@@ -132,8 +188,8 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["heal=lora", "heal.steps=-1"], ["heal.steps=-1"]),
         (["heal=lora", "heal.steps=null"], ["heal.steps", "no value"]),
         (["heal.recipe=surgery"], ["heal.recipe=surgery", "qlora"]),
-        (["fit.keep=1.2"], ["fit.keep=1.2", "the nearest", "fit.keep=1,"]),
-        (["fit.keep=0"], ["fit.keep=0", "above 0"]),
+        (["fit.keep=1.2"], ["fit.keep=1.2", "use fit.keep=1 "]),
+        (["fit.keep=0"], ["fit.keep=0 ", "fit.keep=0.5"]),
         (["fit.keep=nan"], ["fit.keep=nan"]),
         (["fit.memory=much"], ["fit.memory=much", "6GiB"]),
         (["fit.memory=0"], ["fit.memory=0"]),
@@ -163,8 +219,12 @@ def test_defaults_live_in_the_schema_alone():
         if path.parent.name in {"experiment", "launcher"}:
             continue
         given = OmegaConf.to_container(OmegaConf.load(path)) or {}
-        given.pop("defaults", None)
-        fields = Config.__dataclass_fields__[path.parent.name].type.__dataclass_fields__
+        extended = given.pop("defaults", [None])[0]
+        options = Config.__dataclass_fields__[path.parent.name].type
+        for registry in REGISTRIES:
+            if path.parent.name == registry.group:
+                options = registry[given.pop(registry.key, extended)]
+        fields = options.__dataclass_fields__
         repeated = {
             key for key, value in given.items()
             if fields[key].default == value and value not in (None, "???")
@@ -211,5 +271,5 @@ def test_a_launcher_without_its_plugin_says_what_brings_it():
 
 @pytest.mark.parametrize("given", ["model.shape.num_hidden_layers=4", "model.shape={vocab_size:9}"])
 def test_keys_within_one_that_is_null_are_refused_in_a_line(given):
-    with pytest.raises(UserError, match=r"within one that is null, as model\.shape"):
+    with pytest.raises(UserError, match=r"within one that is null, like model\.shape"):
         compose("model=phi3_mini", given)

@@ -6,6 +6,8 @@ from layerprune.config.compose import compose, conf_dir
 from layerprune.config.schema import HealingFacts
 from layerprune.model.verified import VERIFIED
 
+pytestmark = pytest.mark.quick
+
 TYPES = {
     "falcon_7b": "falcon", "gemma2_2b": "gemma2", "gemma3_1b": "gemma3_text",
     "gemma3_270m": "gemma3_text", "gemma3_4b": "gemma3", "gpt2": "gpt2",

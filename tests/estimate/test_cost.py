@@ -4,10 +4,9 @@ import pytest
 from tiny import byte_tokenizer, tiny
 
 from layerprune.config.compose import compose
-from layerprune.config.schema import HealConfig
 from layerprune.estimate.cost import (
-    PEAK,
-    READING,
+    PEAK_FLOPS,
+    PREFILL,
     Cost,
     healed_cost,
     healing_flops,
@@ -15,12 +14,12 @@ from layerprune.estimate.cost import (
     unhealed_cost,
     weight_bytes,
 )
-from layerprune.estimate.paths import likely
-from layerprune.estimate.questions import load
+from layerprune.estimate.eval_load import eval_load
 from layerprune.estimate.shape import Shape, shape_of_facts
-from layerprune.estimate.table import costs
-from layerprune.job import Jobs
-from layerprune.plan.target import Target
+from layerprune.estimate.table import costs, likely_paths
+from layerprune.heal.recipes.linear import Linear
+from layerprune.prune.target import Target
+from layerprune.run.job import JobBuilder
 
 # A layer: 100 weights, and 4 x 10 x seen for attention. The head: 8 x 50.
 SHAPE = Shape(10, 100, 100, 10, 8, 50, 20)
@@ -36,22 +35,20 @@ def test_distances_take_one_pass_without_the_head():
     asked = config("data.calibration_sequences=3", "data.sequence_length=5")
     cost = profile_cost(asked, SHAPE)
     assert cost.flops == {"distances": 15 * 10 * (200 + 40 * 5)}
-    assert cost.hours == pytest.approx(cost.flops["distances"] / (PEAK * READING) / 3600)
+    assert cost.hours == pytest.approx(cost.flops["distances"] / (PEAK_FLOPS * PREFILL) / 3600)
 
 
 def test_what_cut_models_share_is_counted_once():
-    asked = config("eval=speed", "data.heldout_sequences=2", "data.sequence_length=5")
+    # A task of unknown size counts nothing.
+    text_alone = ("eval.tasks=[unheard]", "data.heldout_sequences=2", "data.sequence_length=5")
     paths = [WHOLE, CUT]  # they begin with four layers alike
     layer, head = 200 + 40 * 5, 2 * 400
-    cost = unhealed_cost(asked, SHAPE, paths)
-    assert cost.read == 2 * 10
-    assert cost.flops["questions and text"] == 10 * ((4 + 6 + 2) * layer + 2 * head)
-    asked = config(
-        "eval=speed", "data.heldout_sequences=2", "data.sequence_length=5", "heal=linear"
-    )
-    apart = healed_cost(asked, SHAPE, paths)
-    assert apart.flops["questions and text"] == 10 * ((10 + 6) * layer + 2 * head)
-    assert apart.read == cost.read
+    cost = unhealed_cost(config(*text_alone), SHAPE, paths)
+    assert cost.eval_tokens == 2 * 10
+    assert cost.flops["tasks and text"] == 10 * ((4 + 6 + 2) * layer + 2 * head)
+    apart = healed_cost(config(*text_alone, "heal=linear"), SHAPE, paths)
+    assert apart.flops["tasks and text"] == 10 * ((10 + 6) * layer + 2 * head)
+    assert apart.eval_tokens == cost.eval_tokens
 
 
 def test_a_streamed_model_is_read_as_often_as_memory_demands():
@@ -65,11 +62,11 @@ def test_a_streamed_model_is_read_as_often_as_memory_demands():
         (10**5, 24),
     ):
         cost = unhealed_cost(config(*asked, f"runtime.memory={memory}"), SHAPE, [WHOLE, CUT])
-        assert cost.passes == passes, memory
-        assert cost.streamed == (passes + 1) * 10 * 100 * 2, "held-out text is another pass"
+        assert cost.stream_passes == passes, memory
+        assert cost.streamed_bytes == (passes + 1) * 10 * 100 * 2, "held-out text is another pass"
         assert cost.memory == 100 * 2 + 2 * 400 * 2 + memory, "a layer, embeddings, head and states"
-    assert unhealed_cost(config(*asked[:2]), SHAPE, [WHOLE, CUT]).streamed == 0
-    assert profile_cost(config(*asked), SHAPE).streamed == 10 * 100 * 2
+    assert unhealed_cost(config(*asked[:2]), SHAPE, [WHOLE, CUT]).streamed_bytes == 0
+    assert profile_cost(config(*asked), SHAPE).streamed_bytes == 10 * 100 * 2
 
 
 def test_below_a_streamed_seam_nothing_is_in_memory():
@@ -83,19 +80,18 @@ def test_below_a_streamed_seam_nothing_is_in_memory():
 
 
 def test_questions_of_a_task():
-    mmlu = load(config("eval=mmlu").eval)
-    assert mmlu.questions == 14_042
-    assert mmlu.read == 14_042 * 109 + 57 * 5 * 106  # solved examples once for each subject
-    assert mmlu.seen == 109 + 5 * 106
-    assert load(config("eval=mmlu", "eval.limit=10").eval).questions == 570
-    boolq = load(config("eval=boolq").eval)
-    assert (boolq.questions, boolq.read) == (3_270, 3_270 * 151)
+    mmlu = eval_load(config("eval=mmlu").eval)
+    assert mmlu.shared_tokens == 14_042 * 109 + 57 * 5 * 106  # examples once per subject
+    assert mmlu.mean_length == 109 + 5 * 106
+    assert eval_load(config("eval=mmlu", "eval.limit=10").eval).positions == 570
+    boolq = eval_load(config("eval=boolq").eval)
+    assert (boolq.positions, boolq.shared_tokens) == (3_270, 3_270 * 151)
     both = ("eval.tasks=[mmlu,boolq]", "eval.num_fewshot=5", "+eval.num_fewshot_of.boolq=0")
-    assert load(config(*both).eval).read == mmlu.read + boolq.read
-    written = load(config("eval.tasks=[gsm8k]").eval)
-    assert (written.read, written.written) == (0, 1_319 * 256)
-    assert written.alone == 1_319 * (67 + 5 * 194)
-    assert load(config("eval.tasks=[unheard]").eval) is None
+    assert eval_load(config(*both).eval).shared_tokens == mmlu.shared_tokens + boolq.shared_tokens
+    written = eval_load(config("eval.tasks=[gsm8k]").eval)
+    assert (written.shared_tokens, written.generated_tokens) == (0, 1_319 * 256)
+    assert written.prompt_tokens == 1_319 * (67 + 5 * 194)
+    assert eval_load(config("eval.tasks=[unheard]").eval) is None
 
 
 def test_folders_of_one_name_have_shapes_of_their_own(tmp_path):
@@ -105,7 +101,7 @@ def test_folders_of_one_name_have_shapes_of_their_own(tmp_path):
         tiny("llama", vocab_size=259, num_hidden_layers=layers).save_pretrained(folder)
         byte_tokenizer().save_pretrained(folder)
         asked = ("model=custom", f"model.path={folder}", "prune.layers=[1]", "heal=none")
-        jobs.append(Jobs().prepare(compose(*asked, f"runtime.outputs={tmp_path}", "study=x")))
+        jobs.append(JobBuilder().build(compose(*asked, f"runtime.outputs={tmp_path}", "study=x")))
     apart = [sum(costs([job]).popitem()[1][1].flops.values()) for job in jobs]
     ((_, (count, together)),) = costs(jobs).items()
     assert count == 2
@@ -114,14 +110,14 @@ def test_folders_of_one_name_have_shapes_of_their_own(tmp_path):
 
 
 def test_prompts_of_what_is_written_are_as_long_beside_other_questions():
-    asked = load(config("eval.tasks=[gsm8k,hellaswag]").eval)
-    alone = load(config("eval.tasks=[gsm8k]").eval)
-    assert (asked.answers, asked.questions) == (1_319, 1_319 + 10_042)
+    asked = eval_load(config("eval.tasks=[gsm8k,hellaswag]").eval)
+    alone = eval_load(config("eval.tasks=[gsm8k]").eval)
+    assert (asked.generations, asked.positions) == (1_319, 10_042 * 100)
     both = unhealed_cost(config("eval.tasks=[gsm8k,hellaswag]"), SHAPE, [WHOLE]).flops
     one = unhealed_cost(config("eval.tasks=[gsm8k]"), SHAPE, [WHOLE]).flops
-    for kind in one.keys() - {"questions and text"}:
+    for kind in one.keys() - {"tasks and text"}:
         assert both[kind] == one[kind]
-    assert asked.alone == alone.alone
+    assert asked.prompt_tokens == alone.prompt_tokens
 
 
 def test_text_that_is_written_costs_each_model_its_own_time():
@@ -129,7 +125,8 @@ def test_text_that_is_written_costs_each_model_its_own_time():
     one = unhealed_cost(asked, SHAPE, [WHOLE])
     two = unhealed_cost(asked, SHAPE, [WHOLE, CUT])
     head = 1_319 * 256 * 2 * 400
-    assert two.flops["writing"] - 2 * head == pytest.approx(1.6 * (one.flops["writing"] - head))
+    layers = one.flops["generation"] - head
+    assert two.flops["generation"] - 2 * head == pytest.approx(1.6 * layers)
     assert two.hours > 1.5 * one.hours
 
 
@@ -153,7 +150,7 @@ def test_operations_of_a_token_of_healing(recipe):
 
 
 def test_a_map_is_fitted_to_one_pass_of_the_whole_model():
-    heal = HealConfig(recipe="linear", sequences=4, sequence_length=5)
+    heal = Linear(sequences=4, sequence_length=5)
     assert healing_flops(heal, SHAPE, CUT) == (20, 20 * 10 * 400)
 
 
@@ -162,7 +159,7 @@ def test_the_papers_recipe_on_its_smallest_llama():
     asked = config("heal=qlora", "eval=mmlu")
     shape = shape_of_facts(asked.model.shape)
     cost = healed_cost(asked, shape, [tuple(range(32))])
-    assert cost.trained == 163_840_000
+    assert cost.healing_tokens == 163_840_000
     assert cost.flops["healing"] == pytest.approx(163_840_000 * 6 * 6.6e9, rel=0.2)
     assert 4e9 < weight_bytes(shape, 32, asked.model.dtype, None) - 9e9 < 5e9
     assert 10 < cost.hours < 50
@@ -172,7 +169,7 @@ def test_the_papers_recipe_on_its_smallest_llama():
 def test_costs_add_up():
     together = Cost()
     for memory in (3, 7, 5):
-        together.join(Cost(1, 2, {"a": 4}, 5, memory))
+        together.add(Cost(1, 2, {"a": 4}, 5, memory))
     assert together == Cost(3, 6, {"a": 12}, 15, 7)
 
 
@@ -187,12 +184,12 @@ def test_costs_add_up():
 def test_blocks_are_the_authors_where_they_are_known(model, strategy, kept):
     prune = compose(f"prune={strategy}").prune
     targets = [Target(0, 0), Target(0.2, 6)]
-    whole, cut = likely(model, prune, targets, 32, seed=0)
+    whole, cut = likely_paths(model, prune, targets, 32, seed=0)
     assert whole == tuple(range(32))
     assert cut == kept
 
 
 def test_single_layers_are_taken_to_be_anywhere():
-    (cut,) = likely("any", compose("prune=scattered").prune, [Target(0.5, 16)], 32, seed=0)
+    (cut,) = likely_paths("any", compose("prune=scattered").prune, [Target(0.5, 16)], 32, seed=0)
     assert len(cut) == 16
     assert cut != tuple(range(16))

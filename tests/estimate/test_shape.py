@@ -5,8 +5,8 @@ import torch
 from tiny import tiny
 
 from layerprune.config.compose import compose
-from layerprune.config.schema import ShapeFacts
-from layerprune.estimate.flops import of_token
+from layerprune.config.schema import Dtype, ShapeFacts
+from layerprune.estimate.cost import weight_bytes
 from layerprune.estimate.shape import shape_of_facts, shape_of_folder, shape_of_model
 from layerprune.evaluate.speed import _costs
 
@@ -23,13 +23,15 @@ PARAMETERS = {  # as the hub's model cards and indices of weights have them
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_the_papers_models_have_the_parameters_that_they_are_known_for(name):
-    facts = compose(f"model={name}").model.shape
-    assert shape_of_facts(facts).parameters == pytest.approx(PARAMETERS[name], rel=1e-3)
+    shape = shape_of_facts(compose(f"model={name}").model.shape)
+    in_16_bits = weight_bytes(shape, shape.num_layers, Dtype.bfloat16, None)
+    assert in_16_bits / 2 == pytest.approx(PARAMETERS[name], rel=1e-3)
 
 
 def test_the_embedded_models_head_is_its_embedding():
     shape = shape_of_facts(compose().model.shape)
-    assert shape.parameters - shape.head == pytest.approx(134_515_008, rel=1e-3)
+    layers = shape.num_layers * shape.layer_weights
+    assert layers + shape.head == pytest.approx(134_515_008, rel=1e-3)
 
 
 FAMILIES = (
@@ -44,10 +46,10 @@ def test_operations_are_those_that_are_counted(family):
     ids_BT = torch.arange(48).view(2, 24)
     _, _, read, written = _costs(model, ids_BT, new_tokens=2)
     # Greedy generation reads logits at the last of a prompt's 24 tokens.
-    said = of_token(shape_of_model(model), 8, seen=24, logits=1 / 24)
+    said = shape_of_model(model).token_flops(8, length=24, logits=1 / 24)
     assert said == pytest.approx(read, rel=0.03)
     # What is written next sees 25 tokens, or the six of a sliding window.
-    fewest, most = (of_token(shape_of_model(model), 8, seen=seen) for seen in (6, 25))
+    fewest, most = (shape_of_model(model).token_flops(8, length=seen) for seen in (6, 25))
     assert 0.97 * fewest <= written <= 1.03 * most
 
 

@@ -4,7 +4,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from layerprune.evaluate.digest import digest as digest_of
-from layerprune.evaluate.harness import OWN_TASKS
+from layerprune.evaluate.eval_tasks import OWN_TASKS
 
 TAGGED = """
 task: tagged

@@ -10,13 +10,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
-from layerprune.evaluate.contexts import _families, contexts, groups
-from layerprune.evaluate.rows import batches, chains, rows
+from layerprune.evaluate.request_groups import _prefix_groups, group_contexts, to_contexts
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.token_tree import batches, token_trees, unbranched_trees
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import drop_layers
-from layerprune.paths.room import Room
-from layerprune.paths.tree import grow
+from layerprune.shared_forward.memory_budget import MemoryBudget
+from layerprune.shared_forward.prefix_tree import build_prefix_tree
 
 PATHS = [
     tuple(layer for layer in range(8) if layer not in dropped)
@@ -40,7 +40,7 @@ def test_every_path_equals_hflm_on_the_cut_model(family):
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_rolling_and_generation_are_those_of_the_path(family):
     model, tokenizer = tiny(family, vocab_size=259), byte_tokenizer()
-    scorer = Scorer(model, tokenizer, room=SMALL, max_length=40, paths=PATHS)
+    scorer = Scorer(model, tokenizer, memory_budget=SMALL, max_length=40, paths=PATHS)
     texts = [Instance("loglikelihood_rolling", {}, arguments=("abc " * 25,), idx=0)]
     asked = [
         Instance("generate_until", {}, idx=0,
@@ -72,7 +72,7 @@ def test_what_is_shared_runs_once(monkeypatch):
     ran.clear()
     prefix = "p" * 150
     scorer.loglikelihood(requests([(prefix + word, "A") for word in ("x", "yz", "uvw")]))
-    runs = sum(branch.layer_runs for branch in grow(paths))
+    runs = sum(branch.layer_runs for branch in build_prefix_tree(paths))
     assert runs == len({path[:at] for path in paths for at in range(1, 9) if at <= len(path)})
     # The beginning once, and the rest of the three questions, in one row, once.
     assert sorted(ran) == sorted([(1, 150, 32)] * runs + [(1, 6, 32)] * runs)
@@ -97,7 +97,7 @@ def test_a_tree_holds_every_path_and_runs_no_layer_twice():
             tuple(sorted(dice.sample(range(count), dice.randint(1, count))))
             for _ in range(dice.randint(1, 9))
         ]
-        tree = grow(paths)
+        tree = build_prefix_tree(paths)
         assert sorted(walked(tree)) == sorted(enumerate(paths))
         # A path's last layer is its own, so that no answer depends on the other paths.
         beginnings = {
@@ -118,8 +118,8 @@ def test_groups_hold_every_context_and_share_what_they_can():
             )
             for _ in range(30)
         ]
-        found = contexts(asked, 1000)
-        made = groups(found)
+        found = to_contexts(asked, 1000)
+        made = group_contexts(found)
         whole = sorted(group.prefix + context.ids for group in made for context in group.contexts)
         assert whole == sorted(context.ids for context in found)
         assert all(context.ids for group in made for context in group.contexts)
@@ -143,7 +143,7 @@ STRAY = [(("", ""), ids, [7]) for ids in ([1, 2, 97, 5], [1, 2, 98], [50], [60, 
 
 @pytest.mark.parametrize("stray", [[], STRAY, STRAY[2:]], ids=len)
 def test_few_shot_subjects_are_a_group_each_whatever_stands_between(stray):
-    made = groups(contexts([*stray, *few_shot(("law", "art", "sea"))], 1000))
+    made = group_contexts(to_contexts([*stray, *few_shot(("law", "art", "sea"))], 1000))
     assert [(len(group.prefix), len(group.contexts)) for group in made[:3]] == [(62, 29)] * 3
     assert [len(group.contexts) for group in made[3:]] == ([len(stray)] if stray else [])
 
@@ -162,29 +162,31 @@ def test_groups_save_nearly_as_much_as_the_best_partition():
     dice = random.Random(1)
     ours, most_possible = 0, 0
 
-    def saved(rows):
-        most = min(map(len, rows)) - 1
-        differ = (at for at, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1)
-        return min(next(differ, most), most) * (len(rows) - 1)
+    def saved(token_trees):
+        most = min(map(len, token_trees)) - 1
+        differ = (
+            at for at, column in enumerate(zip(*token_trees, strict=False)) if len(set(column)) > 1
+        )
+        return min(next(differ, most), most) * (len(token_trees) - 1)
 
     for _ in range(100):
-        rows = list(
+        token_trees = list(
             {(*dice.choices(range(2), k=dice.randint(0, 7)), 9) for _ in range(dice.randint(1, 6))}
         )
-        found = _families(rows)
-        assert sorted(at for members, _ in found for at in members) == list(range(len(rows)))
+        found = _prefix_groups(token_trees)
+        assert sorted(at for members, _ in found for at in members) == list(range(len(token_trees)))
         for members, length in found:
-            assert len({rows[at][:length] for at in members}) == 1
-            assert length < min(len(rows[at]) for at in members)
+            assert len({token_trees[at][:length] for at in members}) == 1
+            assert length < min(len(token_trees[at]) for at in members)
         made = sum(length * (len(members) - 1) for members, length in found)
-        assert made >= saved(rows), "at least as much as all together"
+        assert made >= saved(token_trees), "at least as much as all together"
         ours += made
-        most_possible += max(sum(map(saved, parts)) for parts in partitions(rows))
+        most_possible += max(sum(map(saved, parts)) for parts in partitions(token_trees))
     assert ours >= 0.95 * most_possible
 
 
 def test_many_nested_beginnings_are_no_trouble():
-    found = groups(contexts([(("", ""), [3] * at, [7]) for at in range(1, 3000)], 5000))
+    found = group_contexts(to_contexts([(("", ""), [3] * at, [7]) for at in range(1, 3000)], 5000))
     assert sum(len(group.contexts) for group in found) == 2999
 
 
@@ -198,13 +200,15 @@ def test_long_options_in_16_bits_add_up():
 
 
 def test_options_of_one_context_are_bounded():
-    (group,) = groups(contexts([(("", ""), [1], [3 + at, 2]) for at in range(100)], 50))
-    some = rows(group.contexts, 12)
-    assert sorted(each.request for row in some for each in row.asked) == list(range(100))
+    (group,) = group_contexts(to_contexts([(("", ""), [1], [3 + at, 2]) for at in range(100)], 50))
+    some = token_trees(group.contexts, 12)
+    assert sorted(each.request for row in some for each in row.options) == list(range(100))
     assert max(map(len, some)) <= 12
     pairs = [("q", f"{at} options") for at in range(20)]
     model, tokenizer = tiny("llama", vocab_size=259), byte_tokenizer()
-    small = Scorer(model, tokenizer, room=Room(16, 40, 259)).loglikelihood(requests(pairs))
+    small = Scorer(model, tokenizer, memory_budget=MemoryBudget(16, 40, 259)).loglikelihood(
+        requests(pairs)
+    )
     large = Scorer(model, tokenizer).loglikelihood(requests(pairs))
     for (value, greedy), (other, other_greedy) in zip(small, large, strict=True):
         assert (value, greedy) == (pytest.approx(other, abs=1e-4), other_greedy)
@@ -221,18 +225,18 @@ def test_rows_are_trees_that_hold_every_sequence():
             )
             for _ in range(20)
         ]
-        limit, found = dice.randint(1, 40), contexts(asked, 1000)
-        for made in (rows(found, limit), chains(found)):
+        limit, found = dice.randint(1, 40), to_contexts(asked, 1000)
+        for made in (token_trees(found, limit), unbranched_trees(found)):
             seen = {}
             for row in made:
                 assert all(parent < at for at, parent in enumerate(row.parents))
-                for request, nodes, tokens in row.asked:
+                for request, nodes, tokens in row.options:
                     seen[request] = (tuple(branch(row, node) for node in nodes), tokens)
             assert seen == {
                 at: (tuple((*ids, *rest[:end]) for end in range(len(rest))), tuple(rest))
                 for at, (_, ids, rest) in enumerate(asked)
             }
-        for part in batches(rows(found, limit), 64):
+        for part in batches(token_trees(found, limit), 64):
             assert len(part) == 1 or len(part) * max(map(len, part)) <= 64
 
 

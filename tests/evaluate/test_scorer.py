@@ -9,16 +9,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer, tiny
 
-from layerprune.evaluate.batch import takes_trees
-from layerprune.evaluate.loss import heldout_loss
+from layerprune.evaluate.heldout_loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.token_tree_batch import supports_tree_attention
 from layerprune.model.surgery import drop_layers
-from layerprune.paths.room import Room
+from layerprune.shared_forward.memory_budget import MemoryBudget
 
 FLOAT32 = 7e-7
 """Six steps of float32: a sum of -100 nats is not known to 1e-5."""
 
-SMALL = Room(tokens=64, waiting=256, logits=1000)
+SMALL = MemoryBudget(tokens=64, buffered_tokens=256, logits=1000)
 
 PAIRS = [
     ("Question: what?\nAnswer:", " yes"),
@@ -41,7 +41,7 @@ def requests(pairs):
 def equals_hflm(model, tokenizer):
     """The answers to all `PAIRS` are those of lm-eval's own backend."""
     expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=100)
-    actual = Scorer(model, tokenizer, room=SMALL, max_length=100)
+    actual = Scorer(model, tokenizer, memory_budget=SMALL, max_length=100)
     for (value, greedy), (wanted, wanted_greedy) in zip(
         actual.loglikelihood(requests(PAIRS)),
         expected.loglikelihood(requests(PAIRS), disable_tqdm=True),
@@ -74,8 +74,8 @@ def test_greedy_answers_are_recognised():
 
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_these_families_take_trees_of_tokens(family):
-    assert takes_trees(tiny(family))
-    assert takes_trees(tiny(family).bfloat16())
+    assert supports_tree_attention(tiny(family))
+    assert supports_tree_attention(tiny(family).bfloat16())
 
 
 def alibi(**changes):
@@ -84,7 +84,7 @@ def alibi(**changes):
 
 
 def test_what_takes_no_trees_runs_whole_sequences():
-    assert not takes_trees(alibi())
+    assert not supports_tree_attention(alibi())
     model, tokenizer = alibi(vocab_size=259), byte_tokenizer()
     equals_hflm(model, tokenizer)
 

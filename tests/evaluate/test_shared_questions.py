@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from tiny import byte_tokenizer, tiny
 
-from layerprune.evaluate.answers import Answers
+from layerprune.evaluate.answer_cache import AnswerCache
 from layerprune.evaluate.scorer import Scorer
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,9 @@ def test_who_helps_leaves_alone_what_another_process_is_at(tmp_path, monkeypatch
     asked, paths = requests(tokenizer), [tuple(range(8)), (0, 1, 6, 7)]
 
     def scorer(**given):
-        return Scorer(model, tokenizer, paths=paths, stored=Answers(tmp_path, "m"), **given)
+        return Scorer(
+            model, tokenizer, paths=paths, answer_cache=AnswerCache(tmp_path, "m"), **given
+        )
 
     alone = Scorer(model, tokenizer, paths=paths)._loglikelihood_tokens(asked)
     scorer()._loglikelihood_tokens(asked)
@@ -66,7 +68,7 @@ def record(real, seen):
 
 def test_who_helps_writes_nothing_of_its_own(tmp_path):
     model, tokenizer = tiny("llama", vocab_size=259), byte_tokenizer()
-    helper = Scorer(model, tokenizer, stored=Answers(tmp_path, "m"), helping=True)
+    helper = Scorer(model, tokenizer, answer_cache=AnswerCache(tmp_path, "m"), helping=True)
     assert helper.generate_until(["a", "b"]) == ["", ""]
 
 

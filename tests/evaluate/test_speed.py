@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from layerprune import pipeline
 from layerprune.config.compose import compose
 from layerprune.config.schema import SpeedConfig
 from layerprune.errors import UserError
 from layerprune.evaluate import speed
-from layerprune.job import Jobs
 from layerprune.model.surgery import drop_layers
+from layerprune.run import pipeline
+from layerprune.run.job import JobBuilder
 
 CONFIG = SpeedConfig(rounds=3, batch_size=2, prompt_tokens=16, new_tokens=5)
 WHOLE = tuple(range(8))
@@ -55,10 +55,10 @@ def test_numbers_are_medians_of_rounds_and_ratios_hold_within_a_round(tiny_llama
     monkeypatch.setattr(speed, "_times", times)
     monkeypatch.setattr(speed, "_costs", lambda *_: (1, 2, 3.0, 4.0))
     (found,) = speed.speeds(tiny_llama, [(0, 1, 2, 3, 4, 5)], CONFIG).values()
-    assert found.dense.first_token_s == speed.Spread(4, 4, 8)
-    assert found.dense.prefill == speed.Spread(2 * 16 / 4, 2 * 16 / 8, 2 * 16 / 4)
-    assert found.pruned.decode == speed.Spread(2 * 4 / 1.5, 2 * 4 / 3, 2 * 4 / 1.5)
-    assert found.prefill_ratio == found.decode_ratio == speed.Spread(4 / 3, 4 / 3, 4 / 3)
+    assert found.dense.first_token_s == speed.MedianRange(4, 4, 8)
+    assert found.dense.prefill == speed.MedianRange(2 * 16 / 4, 2 * 16 / 8, 2 * 16 / 4)
+    assert found.pruned.decode == speed.MedianRange(2 * 4 / 1.5, 2 * 4 / 3, 2 * 4 / 1.5)
+    assert found.prefill_ratio == found.decode_ratio == speed.MedianRange(4 / 3, 4 / 3, 4 / 3)
 
 
 def test_a_point_with_speed_and_no_question(tmp_path, tiny_folder):
@@ -69,12 +69,12 @@ def test_a_point_with_speed_and_no_question(tmp_path, tiny_folder):
         f"runtime.outputs={tmp_path}", "prune.fraction=[0,0.25]",
     ]  # fmt: skip
     dense, cut = pipeline.run(compose(*overrides))
-    assert dense.scores == []
-    assert dense.speed["decode_ratio"]["median"] == 1
-    assert cut.speed["dense"] == dense.speed["dense"]
-    assert cut.speed["pruned"]["weight_bytes"] < cut.speed["dense"]["weight_bytes"]
+    assert dense.scores == ()
+    assert dense.speed.decode_ratio.median == 1
+    assert cut.speed.dense == dense.speed.dense
+    assert cut.speed.pruned.weight_bytes < cut.speed.dense.weight_bytes
     with pytest.raises(UserError, match=r"eval\.speed\.rounds=5 with heal=lora"):
-        Jobs().prepare(compose(*overrides, "eval.speed.rounds=5", "heal=lora"))
+        JobBuilder().build(compose(*overrides, "eval.speed.rounds=5", "heal=lora"))
     for wrong in ("new_tokens=1", "batch_size=0", "rounds=-1"):
         with pytest.raises(UserError, match=wrong):
             compose(*overrides, f"eval.speed.{wrong}")
@@ -87,7 +87,7 @@ def test_points_without_speed_keep_their_keys(tmp_path, tiny_folder, tiny_tasks)
         "eval.trust_task_code=true", f"runtime.outputs={tmp_path}",
     ]  # fmt: skip
     keys = [
-        set(Jobs().prepare(compose(*overrides, *more)).targets)
+        set(JobBuilder().build(compose(*overrides, *more)).targets)
         for more in ([], ["eval.speed.batch_size=4"], ["eval.speed.rounds=1"])
     ]
     assert keys[0] == keys[1]

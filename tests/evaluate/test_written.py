@@ -6,7 +6,7 @@ from pathlib import Path
 from lm_eval.api.model import LM
 
 from layerprune.config.schema import EvalConfig
-from layerprune.evaluate.harness import OWN_TASKS, Questions
+from layerprune.evaluate.eval_tasks import OWN_TASKS, EvalTasks
 
 
 class Writer(LM):
@@ -28,7 +28,7 @@ class Writer(LM):
 
 def test_an_answer_counts_that_is_the_right_word():
     lm = Writer(" bern.")
-    (score,) = Questions(EvalConfig(tasks=["facts_written"], limit=3)).score(lm)
+    (score,) = EvalTasks(EvalConfig(tasks=["facts_written"], limit=3)).score(lm)
     assert score.measures["exact_match"].value == sum("Switzerland" in each.split("\n\n")[-1]
                                                       for each in lm.prompts) / 3  # fmt: skip
     assert "Switzerland" in lm.prompts[0]

@@ -1,4 +1,4 @@
-"""What the tests of faults share: places to run in, and the table of what was seen."""
+"""Fixtures of the fault tests: places to run in, and the table of results."""
 
 from functools import cache, partial
 
@@ -10,13 +10,13 @@ from faults.table import Seen
 
 @pytest.fixture
 def place(tmp_path, tiny_folder, tiny_tasks):
-    """Where the run that is disturbed takes place."""
+    """Return a place for the disturbed run."""
     return Place(tmp_path / "place", tiny_folder, tiny_tasks)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_folder, tiny_tasks):
-    """Where runs that nothing disturbs took place, by their overrides; each is run once."""
+    """Return the place of an undisturbed run by its overrides; each runs once."""
 
     @cache
     def place_of(*overrides):
@@ -32,19 +32,19 @@ def finished(tmp_path_factory, tiny_folder, tiny_tasks):
 
 @pytest.fixture(scope="session")
 def undisturbed(finished):
-    """What runs come to that nothing disturbs."""
+    """Return the results of an undisturbed run."""
     return lambda *overrides: finished(*overrides).results()
 
 
 @pytest.fixture(scope="session")
 def changed(finished):
-    """The changes of files that such a run makes, in their order."""
+    """Return the file changes of an undisturbed run, in their order."""
     return lambda *overrides: (finished(*overrides).folder / "changes").read_text().splitlines()
 
 
 @pytest.fixture
 def seen(record_property, tmp_path):
-    """Takes down what was seen of a fault, for the table."""
+    """Record a row of the table."""
     return Seen(record_property, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong, inside the process of a run: each function is called before the program."""
+"""Faults inside the process of a run: each function is called before the program."""
 
 import os
 import resource
@@ -39,7 +39,7 @@ def changes(watched: Path, at: Callable[[int, str], None]) -> None:
 
 
 def write_down(watched: Path, log: Path) -> None:
-    """Keep which files and folders the run changes, in their order: a line for each."""
+    """Log the files and folders that the run changes, one line each."""
 
     def note(count: int, path: str) -> None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -68,7 +68,7 @@ def stopped_after(seconds: float) -> None:
 
 
 def vanishing(watched: Path, part: str, what: Path) -> None:
-    """Remove a folder, with all that is in it, before the first change in whose path `part` is."""
+    """Remove a folder before the first change of a path that contains `part`."""
     gone = False
 
     def remove(count: int, path: str) -> None:
@@ -81,7 +81,7 @@ def vanishing(watched: Path, part: str, what: Path) -> None:
 
 
 def jumping(days: float) -> None:
-    """Let the clock jump back and forth with every look at it."""
+    """Let the clock jump back and forth at every call."""
     real = time.time
     looks = 0
 
@@ -94,7 +94,7 @@ def jumping(days: float) -> None:
 
 
 def starved(watched: Path, part: str) -> None:
-    """Give the process no more memory from the first change on in whose path `part` is."""
+    """Refuse memory from the first change of a path that contains `part`."""
     starving = False
 
     def starve(count: int, path: str) -> None:
@@ -109,7 +109,7 @@ def starved(watched: Path, part: str) -> None:
 
 
 def narrow(headroom: int) -> None:
-    """Let the process have so many bytes more than it has now, and tell it otherwise."""
+    """Limit the process to some more bytes than it has now, and report more as free."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + headroom
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""What every run needs, loaded once: processes are forked from the one that imports this."""
+"""Load the imports of every run once: processes are forked from the one that imports this."""
 
 # ruff: noqa: E402, F401
 
@@ -11,6 +11,6 @@ import torch
 
 torch.set_num_threads(1)
 
-import layerprune.heal.recipes
-import layerprune.pipeline
-import layerprune.report.pictures
+import layerprune.heal.healing
+import layerprune.report.figures.render_pool
+import layerprune.run.pipeline

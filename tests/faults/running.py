@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from layerprune.files import UNFINISHED, read_sealed
+from layerprune.runtime.atomic_files import UNFINISHED, read_checksummed
 
 HOME = Path(__file__).parent.parent
 
@@ -33,7 +33,7 @@ _PROCESSES.set_forkserver_preload(["faults.loaded"])
 def _serve() -> None:
     """Start the process that runs are forked from; it imports by its environment alone."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HOME, HOME.parent)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HOME, HOME / "helpers", HOME.parent)))
     try:
         forkserver.ensure_running()
     finally:
@@ -43,30 +43,30 @@ def _serve() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-SAME = "the same command completes; same records"
-"""What becomes of most runs, for the table."""
+SAME = "a rerun completes; same records"
+"""State after most runs, for the table."""
 
 PATIENCE_S = 240
-"""A run that takes longer hangs."""
+"""Seconds after which a run counts as hung."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended, and what it said."""
+    """The exit status and output of a run."""
 
     status: int | None
-    """What the process ended with: minus the signal's number if one ended it."""
+    """Exit status; minus the number of the signal that ended the process."""
     said: str
 
     @property
     def last(self) -> str:
-        """The last line for a person."""
+        """The last line printed."""
         lines = [line for line in self.said.splitlines() if line.startswith("layerprune: ")]
         return lines[-1].removeprefix("layerprune: ") if lines else ""
 
 
 class Place:
-    """A folder with outputs, in which runs of one study take place."""
+    """A folder for the runs of one study."""
 
     def __init__(self, folder: Path, model: Path, tasks: Path) -> None:
         self.folder = folder
@@ -93,7 +93,7 @@ class Place:
         ]  # fmt: skip
 
     def start(self, *overrides: str, disturb: Disturb | None = None, report: bool = False):
-        """Begin a run; the report at its end takes longer than all else, and is made on demand."""
+        """Start a run; the report, which takes longest, is only drawn on demand."""
         _serve()
         said = self._said()
         process = _PROCESSES.Process(
@@ -103,11 +103,11 @@ class Place:
         return process, said
 
     def run(self, *overrides: str, disturb: Disturb | None = None, report: bool = False) -> Ended:
-        """A run from its start to its end."""
+        """Start a run and wait for its end."""
         return ended(*self.start(*overrides, disturb=disturb, report=report))
 
     def spawn(self, *overrides: str) -> tuple[subprocess.Popen, Path]:
-        """Begin a run in a process that nothing was loaded in: it may have processes of its own."""
+        """Start a run in a new process, which may start others."""
         said = self._said()
         command = [sys.executable, str(HOME.parent / "main.py"), *self.arguments(*overrides)[1:]]
         with said.open("w") as out:
@@ -119,7 +119,7 @@ class Place:
 
     @staticmethod
     def wait(process: subprocess.Popen, said: Path) -> Ended:
-        """Wait for a run that was spawned."""
+        """Wait for a spawned run."""
         try:
             status = process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -131,14 +131,14 @@ class Place:
         return self.folder / f"said-{len(list(self.folder.glob('said-*')))}.txt"
 
     def seconds(self) -> float:
-        """What the last run that ended well took of the processor."""
+        """CPU seconds of the last successful run."""
         return float((self.folder / "seconds").read_text())
 
     def results(self) -> dict[str, object]:
-        """What points came to, without what depends on the time and the place."""
+        """Return the points' results, without times and paths."""
         found = {}
         for path in self.study.glob("points/*/record.json"):
-            record = read_sealed(path)
+            record = read_checksummed(path)
             healing = record["healing"] and [
                 (step["loss"], step["heldout"]) for step in record["healing"]["steps"]
             ]
@@ -147,11 +147,11 @@ class Place:
         return found
 
     def half_files(self) -> list[Path]:
-        """What looks whole and is not."""
+        """Return files that look complete and are damaged."""
         return [path for path in self.outputs.rglob("*") if path.is_file() and not _whole(path)]
 
     def remains(self) -> list[Path]:
-        """What was begun and never finished."""
+        """Return unfinished files and folders."""
         return [path for path in self.outputs.rglob("*") if UNFINISHED in path.name]
 
 
@@ -176,20 +176,20 @@ def _program(
     sys.argv = arguments
     import torch
 
-    from layerprune import app
+    from layerprune import cli
 
     torch.set_num_threads(1)
     if not report:
-        app._show = lambda: None
+        cli.show_study = lambda *_: None
     if disturb is not None:
         disturb()
     begun = time.process_time()
-    app.main()
+    cli.main()
     (cwd / "seconds").write_text(str(time.process_time() - begun))
 
 
 def _whole(path: Path) -> bool:
-    """Whether a file is what its name says; those being written have names of their own."""
+    """Return True if a file is intact; unfinished ones have other names."""
     if UNFINISHED in str(path) or "checkpoint-" in str(path):
         return True
     try:
@@ -210,7 +210,7 @@ def _whole(path: Path) -> bool:
 
 
 def shown(text: str, folder: Path) -> str:
-    """A message without what differs from run to run."""
+    """Return a message without the parts that differ between runs."""
     text = text.replace(f"{folder}/", "")
     text = re.sub(r"-[0-9a-f]{12}\b", "-KEY", text)
     text = re.sub(r"\b[0-9a-f]{12,16}\b", "KEY", text)

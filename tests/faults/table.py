@@ -1,4 +1,4 @@
-"""The table of faults in docs/faults.md: what was done to a run, what it said, what came of it."""
+"""The table of docs/faults.md: faults of a run, its last message, and the state afterwards."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ HEAD = ("where", "fault", "the run says", "afterwards")
 
 
 class Seen:
-    """One line of the table."""
+    """Collects the rows of a test."""
 
     def __init__(self, keep, folder: Path) -> None:
         self._keep = keep
         self._folder = folder
 
     def __call__(self, where: str, fault: str, said: Ended | str, afterwards: str) -> None:
-        """Keep a line; of a run, the last line that it had for a person."""
+        """Keep a row; for a run, with the last line that it printed."""
         if isinstance(said, Ended):
             assert "Traceback" not in said.said, said.said
             said = said.last or "nothing"
@@ -26,13 +26,13 @@ class Seen:
 
 
 def _faults(page: str) -> list[tuple[str, ...]]:
-    """Where, which and what came of them: words of the system differ from machine to machine."""
+    """Return all cells except the messages, which contain words of the operating system."""
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     return [(row[0], row[1], row[-1]) for row in rows]
 
 
 class Table:
-    """Collects the lines of a whole run of the suite, and holds the page to them."""
+    """Collects the rows of a run of the suite, and compares them with the page."""
 
     def __init__(self, config) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""Files of caches and records that are not what was written: seen, and made again."""
+"""Damaged files of caches and records are detected and recomputed."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def empty(path):
 
 
 def flip(path):
-    """Another digit of a number, where it is text; another bit, where it is not."""
+    """Change a digit of a number in a text file, a bit in others."""
     content = bytearray(path.read_bytes())
     numbers = [at.start() for at in re.finditer(rb"(?<=\d)\d(?=\d)", content)]
     if path.suffix == ".json":
@@ -45,8 +45,8 @@ def folder(path):
 
 
 DAMAGES = {
-    "cut short": cut, "emptied": empty, "with a bit flipped": flip, "of another program": odd,
-    "a folder in its place": folder,
+    "cut short": cut, "emptied": empty, "with a bit flipped": flip,
+    "written by another program": odd, "a folder in its place": folder,
 }  # fmt: skip
 
 FILES = {
@@ -83,7 +83,7 @@ def test_a_damaged_cache(kind, damage, place, finished, seen):
         seen("caches", f"{kind}: {damage}", done, "once it is removed: " + SAME)
         done = place.run(*asked)
     else:
-        seen("caches", f"{kind}: {damage}", done, "made again; same records")
+        seen("caches", f"{kind}: {damage}", done, "recomputed; same records")
     assert done.status == 0, done.said
     assert place.results() == expected
     assert not place.half_files()
@@ -103,7 +103,7 @@ def test_a_damaged_record(damage, place, finished, seen):
         seen("records", f"a record: {damage}", done, "once it is removed: " + SAME)
         done = place.run(*PLAIN)
     else:
-        seen("records", f"a record: {damage}", done, "made again; the others stay")
+        seen("records", f"a record: {damage}", done, "recomputed; the others are kept")
     assert done.status == 0, done.said
     assert place.results() == expected
     assert kept == {each: each.stat().st_mtime_ns for each in kept}
@@ -119,12 +119,12 @@ def test_damaged_distances_of_a_study(damage, place, finished, seen):
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert path.read_text() == whole
-    seen("records", f"a study's distances: {damage}", done, "written again with a point")
+    seen("records", f"a study's distances: {damage}", done, "written again with the next point")
 
 
 @pytest.mark.parametrize("kind", ["a record", "answers", "distances"])
 def test_a_file_of_another_of_its_kind(kind, place, finished, tmp_path, tiny_tasks, seen):
-    """It is whole, and has its seal: it is what is in it that does not belong here."""
+    """Intact files, checksum included, whose content belongs elsewhere."""
     expected = copied(place, finished(*PLAIN))
     if kind == "a record":
         first, second, *_ = sorted(place.study.glob("points/*/record.json"))
@@ -139,7 +139,7 @@ def test_a_file_of_another_of_its_kind(kind, place, finished, tmp_path, tiny_tas
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert place.results() == expected
-    seen("caches", f"{kind}: of another of its kind", done, "made again; same records")
+    seen("caches", f"{kind}: with another file's content", done, "recomputed; same records")
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "with a bit flipped"])
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint(name, damage, place, undisturbed, changed, seen):
     done = place.run(*LORA)
     assert done.status == 0, done.said
     assert place.results() == expected
-    seen("healing", f"{name} of a checkpoint: {damage}", done, "an earlier one; same records")
+    seen("healing", f"a checkpoint's {name}: {damage}", done, "uses an earlier one; same records")
 
 
 @pytest.mark.parametrize("damage", ["cut short", "with a bit flipped"])
@@ -170,7 +170,7 @@ def test_a_damaged_update_is_not_exported(damage, place, finished, seen):
     again = place.run(*LORA)
     assert again.status == 0, again.said
     assert place.results() == expected
-    seen("exports", f"a low-rank update: {damage}", done, "once it is removed: " + SAME)
+    seen("exports", f"LoRA adapters: {damage}", done, "once it is removed: " + SAME)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "emptied", "a folder in its place"])
@@ -182,7 +182,7 @@ def test_a_damaged_model(name, damage, place, tmp_path, seen):
     assert done.status in (1, 2), done.said
     assert str(tmp_path) in done.last or "model.path" in done.last, done.said
     assert not place.results()
-    seen("the model", f"{name}: {damage}", done, "no point is made")
+    seen("the model", f"{name}: {damage}", done, "no point is computed")
 
 
 def test_a_record_from_before_there_were_seals(place, finished):

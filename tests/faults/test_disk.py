@@ -20,7 +20,7 @@ ROOMS = {
     "healing's checkpoints": (LORA, "faults/points", 64),
     "states at the seam": (SEAM, "faults/points", 32),
 }
-"""Of a run, the folder that is a disk of its own, and how many KiB are free there."""
+"""The run, its folder on a disk of its own, and the KiB that are free there."""
 
 
 def mount(*arguments):
@@ -31,7 +31,7 @@ def mount(*arguments):
 
 @contextmanager
 def disk(folder, free):
-    """A disk with so many KiB free; a file takes the rest."""
+    """Yield a disk with some KiB free; a file takes the rest."""
     folder.mkdir(parents=True)
     mount("-t", "tmpfs", "-o", f"size={free + 4}k", "tmpfs", folder)
     (folder / "filler").write_bytes(bytes(4096))
@@ -56,7 +56,7 @@ def test_a_full_disk(room, place, undisturbed, seen):
         assert again.status == 0, again.said
         assert place.results() == expected
         assert not place.remains()
-    seen("disks", f"full, for {room}", done, "once there is room: " + SAME)
+    seen("disks", f"full, for {room}", done, "once there is space: " + SAME)
 
 
 def test_a_full_disk_for_the_report(place, undisturbed, seen):
@@ -69,7 +69,7 @@ def test_a_full_disk_for_the_report(place, undisturbed, seen):
         assert place.run(*PLAIN, report=True).status == 0
         assert list(full.glob("*.svg"))
     assert "No space left on device" in done.said
-    seen("disks", "full, for the report", done, "records are there; drawn with the next run")
+    seen("disks", "full, for the report", done, "records are complete; the next run draws it")
 
 
 @pytest.mark.parametrize("room", ["outputs", "cache", "faults/points"])
@@ -83,7 +83,7 @@ def test_a_read_only_disk(room, place, undisturbed, seen):
         mount("-o", "remount,rw", folder)
         assert place.run(*PLAIN).status == 0
         assert place.results() == undisturbed(*PLAIN)
-    seen("disks", f"read-only: {room}", done, "once it can be written: " + SAME)
+    seen("disks", f"read-only: {room}", done, "once it is writable: " + SAME)
 
 
 @pytest.mark.parametrize("what", ["the cache", "the study", "all points", "outputs"])
@@ -115,4 +115,4 @@ def test_a_model_that_vanishes(place, tmp_path, seen):
     shutil.copytree(home, place.model)
     again = place.run(*PLAIN)
     assert again.status == 0, again.said
-    seen("folders", "the model's, removed before it is loaded", done, "once it is there: " + SAME)
+    seen("folders", "the model's, removed before loading", done, "once it is restored: " + SAME)

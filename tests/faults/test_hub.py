@@ -1,4 +1,4 @@
-"""A hub that is not there, is slow, or serves half a file."""
+"""A hub that is unreachable, slow, or serves half a file."""
 
 import http.server
 import json
@@ -88,7 +88,7 @@ def hub(folder, ill):
 
 
 def run(place, endpoint, tmp_path):
-    """A process of its own: the hub's library looks at the environment when it is loaded."""
+    """Run in a new process: the hub's library reads the environment on import."""
     arguments = place.arguments(*PLAIN, "model.path=someone/tiny")
     arguments.remove(f"model.path={place.model}")
     done = subprocess.run(
@@ -126,4 +126,4 @@ def test_a_hub_that_is_ill(ill, place, undisturbed, tmp_path, seen):
     assert sorted(map(str, now)) == sorted(map(str, before))
     words = {"not there": "cannot be reached", "slow": "never answers",
              "broken": "answers with errors", "half": "sends half of the weights"}  # fmt: skip
-    seen("the hub", words[ill], done, "once it is well: the same command completes")
+    seen("the hub", words[ill], done, "once it works: a rerun completes")

@@ -1,4 +1,4 @@
-"""Signals before a change of a file: every record stays, and the same command goes on."""
+"""Signals before a change of a file: records are kept, and the same command resumes."""
 
 import random
 import signal
@@ -33,21 +33,21 @@ STAGES = {
     "exports": (PLAIN, ".model-unfinished"),
     "healing's checkpoints": (LORA, "checkpoints/checkpoint-"),
     "answers of healed models": (LORA, "checkpoints/answers"),
-    "low-rank updates": (LORA, ".adapter-unfinished"),
+    "LoRA adapters": (LORA, ".adapter-unfinished"),
     "exports of healed models": (LORA, ".model-unfinished"),
     "states at the seam": (SEAM, "states"),
     "healed weights": (SEAM, ".weights-unfinished"),
 }
-"""What is written, by which run, and what stands in its path."""
+"""The run that writes each kind of file, and a part of its path."""
 
 
 def moments(paths, part):
-    """Numbers of the changes in whose path something stands."""
+    """Return the numbers of the changes of paths that contain a text."""
     return [number for number, path in enumerate(paths, start=1) if part in path]
 
 
 def hold(place, expected, before):
-    """Records that are there are right, and stay."""
+    """Check that existing records are right and unchanged."""
     now = place.results()
     assert all(expected[key] == found for key, found in now.items())
     assert before.items() <= now.items()
@@ -102,7 +102,7 @@ def test_interrupted_while_it_writes(stage, twice, place, undisturbed, changed, 
     seen("writing", f"SIGINT {times}before {stage}", run, SAME)
 
 
-@pytest.mark.parametrize("asked", [PLAIN, LORA, SEAM], ids=["un-healed", "lora", "seam"])
+@pytest.mark.parametrize("asked", [PLAIN, LORA, SEAM], ids=["unhealed", "lora", "seam"])
 def test_killed_at_any_moment(asked, place, finished, seen):
     expected = finished(*asked).results()
     # By what a whole run takes of the processor: on any machine some end early, and some late.
@@ -121,5 +121,5 @@ def test_killed_at_any_moment(asked, place, finished, seen):
     assert done.status == 0, done.said
     assert hold(place, expected, before) == expected
     assert not place.remains()
-    what = {PLAIN: "un-healed", LORA: "heal=lora", SEAM: "heal=seam"}[asked]
-    seen("anywhere", f"killed at eight moments at random: {what}", run, SAME)
+    what = {PLAIN: "unhealed", LORA: "heal=lora", SEAM: "heal=seam"}[asked]
+    seen("anywhere", f"killed at eight random moments: {what}", run, SAME)

@@ -1,4 +1,4 @@
-"""Other writers, clocks, memory that is refused, numbers that are none."""
+"""Faults by other writers, clock changes, lack of memory, and numbers that are not finite."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def test_two_writers_of_one_study(place, undisturbed, seen):
     assert [each.status for each in runs] == [0, 0], [each.said for each in runs]
     assert place.results() == undisturbed(*PLAIN)
     assert not place.remains()
-    seen("writers", "two runs of one study", runs[1], "each point is made once; same records")
+    seen("writers", "two runs of one study", runs[1], "each point is computed once; same records")
 
 
 def test_two_writers_of_one_cache(place, undisturbed, seen):
@@ -41,7 +41,7 @@ def test_a_writer_that_dies_while_another_waits(place, undisturbed, changed, see
     done = ended(*second)
     assert done.status == 0, done.said
     assert place.results() == undisturbed(*PLAIN)
-    seen("writers", "one of two is killed", done, "the other makes all points; same records")
+    seen("writers", "one of two is killed", done, "the other computes all points; same records")
 
 
 def test_a_worker_of_a_parallel_launcher_dies(place, undisturbed, seen):
@@ -83,7 +83,7 @@ def test_a_lock_of_a_dead_process_on_another_machine(name, place, undisturbed, f
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert place.results() == undisturbed(*PLAIN)
-    seen("writers", f"{name}, left by another machine", done, "it is taken; same records")
+    seen("writers", f"{name}, left by another machine", done, "it is taken over; same records")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_clock_that_jumps(days, place, undisturbed, seen):
     assert done.status == 0, done.said
     assert place.results() == undisturbed(*PLAIN)
     way = "ahead" if days > 0 else "back"
-    seen("clocks", f"jumps {way} by 400 days at every second look", done, "same records")
+    seen("clocks", f"jumps {way} by 400 days at every second reading", done, "same records")
 
 
 @pytest.mark.parametrize("year", [1971, 2099])
@@ -113,12 +113,12 @@ def test_files_of_another_time(year, place, undisturbed, changed, seen):
     done = place.run(*PLAIN)
     assert done.status == 0, done.said
     assert place.results() == undisturbed(*PLAIN)
-    seen("clocks", f"files of a run that was killed are of {year}", done, SAME)
+    seen("clocks", f"files of a killed run are dated {year}", done, SAME)
 
 
 STARVED = {
     "distances": (PLAIN, "cache/profiles/"),
-    "questions": (PLAIN, "cache/answers/"),
+    "evaluation": (PLAIN, "cache/answers/"),
     "healing": (LORA, "checkpoints/checkpoint-1"),
     "exports": (PLAIN, ".model-unfinished"),
 }
@@ -137,7 +137,7 @@ def test_no_more_memory(stage, place, undisturbed, seen):
     assert again.status == 0, again.said
     assert place.results() == expected
     assert not place.remains()
-    seen("memory", f"none is left in {stage}", "what was refused", SAME)
+    seen("memory", f"runs out in {stage}", "what could not be allocated", SAME)
 
 
 def spoiled(place, tmp_path, name, value):
@@ -157,7 +157,7 @@ def test_a_weight_that_is_no_number(value, place, tmp_path, seen):
     assert not place.half_files()
     for path in place.study.glob("points/*/record.json"):
         assert "NaN" not in path.read_text()
-    seen("numbers", f"a weight is {value:g}", done, "no record with a number that is none")
+    seen("numbers", f"a weight is {value:g}", done, "no record contains it")
 
 
 def test_a_loss_that_is_no_number(place, undisturbed, seen):
@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_number(place, undisturbed, seen):
     assert len(failed) == 3
     assert place.run(*LORA).status == 0
     assert place.results() == undisturbed(*LORA)
-    seen("numbers", "the loss in healing", done, "with a smaller rate: " + SAME)
+    seen("numbers", "the loss in healing", done, "with a smaller heal.learning_rate: " + SAME)
 
 
 def test_an_activation_that_is_no_number(place, tmp_path, seen):
@@ -177,4 +177,4 @@ def test_an_activation_that_is_no_number(place, tmp_path, seen):
     done = place.run(*PLAIN)
     assert done.status in (1, 2), done.said
     assert not place.results()
-    seen("numbers", "states after the last norm", done, "no point is made")
+    seen("numbers", "states after the last norm", done, "no point is computed")

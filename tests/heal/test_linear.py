@@ -8,11 +8,12 @@ from families import TINY
 from tiny import tiny
 
 from layerprune.errors import UserError
-from layerprune.heal.linear import fit, fold
-from layerprune.heal.projections import feed_forward
-from layerprune.model.stack import decoder_stack
+from layerprune.heal.linear_map import fit, fold
+from layerprune.model.stack import decoder_stack, feed_forward_projections
 from layerprune.model.surgery import drop_layers
-from layerprune.plan.plan import Plan
+from layerprune.prune.plan import Plan
+
+pytestmark = pytest.mark.quick
 
 PLAN = Plan("block", 8, (3, 4), 0.1, "a test")
 IDS_ST = torch.randint(3, 96, (40, 24), generator=torch.Generator().manual_seed(5))
@@ -72,7 +73,7 @@ def output_of_layer_2(model):
 
 
 def read_in_layer_2(model):
-    projection = [part for _, part in feed_forward(decoder_stack(model).layers[2])][-1]
+    projection = [part for _, part in feed_forward_projections(decoder_stack(model).layers[2])][-1]
     seen = []
     projection.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     with torch.inference_mode():

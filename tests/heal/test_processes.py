@@ -12,15 +12,14 @@ import torch
 from tiny import tiny
 
 from layerprune.config.compose import compose
-from layerprune.data.text import read
+from layerprune.data.text import read_text
 from layerprune.errors import UserError
-from layerprune.heal.course import Subject
-from layerprune.heal.lora import lora
-from layerprune.heal.recipes import heal
-from layerprune.heal.shared import share_out
+from layerprune.heal.fsdp import shard_frozen_weights
+from layerprune.heal.healing import PointHealing
+from layerprune.heal.setup import HealContext
 from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
-from layerprune.plan.plan import Plan
+from layerprune.prune.plan import Plan
 
 pytestmark = pytest.mark.slow
 
@@ -95,17 +94,17 @@ def share(rank, port, folder):
     }  # fmt: skip
     torch.distributed.init_process_group("gloo")
     torch.manual_seed(0)
-    config = compose("heal=lora").heal
-    course = lora(Subject(tiny("llama"), PLAN, IDS_ST, config, folder, recompute=True))
-    model = course.objective.model
-    before = course.objective(IDS_ST)["loss"]
-    share_out(course, model, torch.device("cpu"))
+    context = HealContext(tiny("llama"), PLAN, IDS_ST, folder, recompute_activations=True)
+    setup = compose("heal=lora").heal.prepare(context)
+    model = setup.objective.model
+    before = setup.objective(IDS_ST)["loss"]
+    shard_frozen_weights(setup, model, torch.device("cpu"))
     frozen = [part for part in decoder_stack(model).layers.parameters() if not part.requires_grad]
     held = sum(part.to_local().numel() for part in frozen)
     with torch.inference_mode():
-        measured = course.objective(IDS_ST)["loss"]
-    course.objective.train()
-    after = course.objective(IDS_ST)["loss"]
+        measured = setup.objective(IDS_ST)["loss"]
+    setup.objective.train()
+    after = setup.objective(IDS_ST)["loss"]
     after.backward()
     slope = sum(part.grad.abs().sum() for part in model.parameters() if part.requires_grad)
     share_of = held / sum(part.numel() for part in frozen)
@@ -133,4 +132,6 @@ def test_sharing_out_needs_several_processes(tmp_path, tiny_folder):
     )  # fmt: skip
     source = locate(config.model, tmp_path / "cache")
     with pytest.raises(UserError, match="one process"):
-        heal(source, PLAN, read(config.data), config, tmp_path, tmp_path, lambda _: 0.0)
+        PointHealing(
+            source, PLAN, read_text(config.data), config, tmp_path, tmp_path, lambda _: 0.0
+        ).run()

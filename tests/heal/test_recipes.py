@@ -12,97 +12,54 @@ import pytest
 import torch
 from architectures import tiny_architecture
 from families import TINY
+from healing_runs import IDS, TRAINED, changed, configure, cut, run, weights
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import byte_tokenizer, tiny
+from tiny import tiny
 
-from layerprune.config.compose import compose
-from layerprune.config.schema import HEAL_KEYS, Config, DataConfig
-from layerprune.data.sequences import packed
-from layerprune.data.text import read
+from layerprune.config.registry import RECIPES
 from layerprune.errors import UserError
-from layerprune.evaluate.loss import heldout_loss
-from layerprune.files import SUMS, read_sealed, write_sums
-from layerprune.heal.course import Course, Examples
-from layerprune.heal.loop import _split, arguments
-from layerprune.heal.objectives import NextToken
-from layerprune.heal.projections import feed_forward_names
-from layerprune.heal.recipes import TRAINED, heal
-from layerprune.model.load import load
-from layerprune.model.source import locate
-from layerprune.model.surgery import drop_layers
-from layerprune.plan.plan import Plan
-
-PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
-IDS = packed(read(DataConfig()).healing, byte_tokenizer(), 32, 4).long()
-SMALL = (
-    "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
-    "heal.warmup_steps=1", "heal.learning_rate=1e-2", "heal.eval_every=3", "heal.save_every=2",
-)  # fmt: skip
+from layerprune.evaluate.heldout_loss import heldout_loss
+from layerprune.heal.losses import NextToken
+from layerprune.heal.setup import Examples, TrainingSetup
+from layerprune.heal.trainer import split_batch, training_arguments
+from layerprune.model.stack import feed_forward_names
+from layerprune.prune.plan import Plan
+from layerprune.runtime.atomic_files import CHECKSUMS, read_checksummed, write_checksums
 
 
-def configure(folder, recipe, *overrides) -> Config:
-    small = SMALL if recipe in TRAINED else ("heal.sequences=20", "heal.sequence_length=32")
-    extra = ("heal.rank=4",) if recipe in ("lora", "qlora") else ()
-    extra += ("heal.text_share=0.5",) if recipe == "seam" else ()
-    return compose(
-        "model=custom", f"model.path={folder}", f"heal={recipe}", *small, *extra, *overrides
-    )
-
-
-def run(folder, tmp_path, recipe, *overrides, plan=PLAN):
-    config = configure(folder, recipe, *overrides)
-    source = locate(config.model, tmp_path / "cache")
-
-    def loss(model):
-        return heldout_loss(model, IDS, 4).nats
-
-    point = tmp_path / "point"
-    return heal(source, plan, read(config.data), config, point, point / "checkpoints", loss)
-
-
-def cut(folder, tmp_path):
-    config = configure(folder, "full")
-    model = load(locate(config.model, tmp_path / "cache"), config.model.dtype, "cpu").model
-    return drop_layers(model, PLAN.dropped)
-
-
-@pytest.mark.parametrize("recipe", sorted(TRAINED))
+@pytest.mark.parametrize("recipe", TRAINED)
 def test_training_lowers_the_loss_and_says_what_it_cost(folder_64, tmp_path, recipe):
     healed = run(folder_64, tmp_path, recipe)
-    record = json.loads(json.dumps(healed.record))
-    assert record["recipe"] == recipe
-    assert [step["step"] for step in record["steps"]] == [0, 1, 2, 3, 4, 5, 6]
-    assert [step["step"] for step in record["steps"] if step["heldout"] is not None] == [0, 3, 6]
-    assert record["tokens"] == 6 * 4 * 32
-    assert record["seconds"] > 0
-    measured = sum(step["seconds"] for step in record["steps"][1:])
-    assert record["seconds"] == pytest.approx(measured, abs=1e-3)
-    peaks = [step["peak_memory_bytes"] for step in record["steps"][1:]]
+    healing = healed.healing
+    first, *trained = healing.steps
+    assert healing.recipe == recipe
+    assert [step.step for step in healing.steps] == [0, 1, 2, 3, 4, 5, 6]
+    assert [step.step for step in healing.steps if step.heldout is not None] == [0, 3, 6]
+    assert healing.tokens == 6 * 4 * 32
+    assert healing.seconds > 0
+    assert healing.seconds == pytest.approx(sum(step.seconds for step in trained), abs=1e-3)
+    peaks = [step.peak_memory_bytes for step in trained]
     assert peaks == sorted(peaks)
-    assert peaks[-1] == record["peak_memory_bytes"] > 0
-    assert record["trainable_parameters"] > 0
-    assert record["heldout_after"] == record["steps"][-1]["heldout"]
-    if recipe == "seam":  # it aims at the whole model's states, and this one's say nothing
-        assert record["steps"][-1]["loss"] < record["steps"][1]["loss"]
+    assert peaks[-1] == healing.peak_memory_bytes > 0
+    assert healing.trainable_parameters > 0
+    assert (healing.heldout_before, healing.heldout_after) == (first.heldout, trained[-1].heldout)
+    if recipe == "seam":  # it aims at the dense model's states, which mean nothing in this one
+        assert trained[-1].loss < trained[0].loss
     else:
-        assert record["heldout_after"] < record["heldout_before"]
+        assert healing.heldout_after < healing.heldout_before
     # warm-up, then a cosine to nothing
-    rates = [step["learning_rate"] for step in record["steps"][1:]]
+    rates = [step.learning_rate for step in trained]
     assert max(rates) == pytest.approx(1e-2)
-    assert rates[-1] < rates[2]
-
-
-def test_every_recipe_has_its_keys_and_its_function():
-    assert {*TRAINED, "none", "linear"} == set(HEAL_KEYS)
+    assert rates[-1] < rates[1]
 
 
 def test_a_recipe_that_trains_nothing_says_so(tiny_folder, tmp_path, monkeypatch):
-    def nothing(subject):
-        subject.model.requires_grad_(False)
-        return Course(NextToken(subject.model), Examples(subject.ids_ST))
+    def prepare(_options, context):
+        context.model.requires_grad_(False)
+        return TrainingSetup(NextToken(context.model), Examples(context.ids_ST))
 
-    monkeypatch.setitem(TRAINED, "full", nothing)
+    monkeypatch.setattr(RECIPES["full"], "prepare", prepare)
     with pytest.raises(UserError, match="heal=full trains no weight"):
         run(tiny_folder, tmp_path, "full")
 
@@ -110,23 +67,13 @@ def test_a_recipe_that_trains_nothing_says_so(tiny_folder, tmp_path, monkeypatch
 def test_the_asked_model_is_the_trained_one(tiny_folder, tmp_path):
     healed = run(tiny_folder, tmp_path, "lora")
     after = heldout_loss(healed.loaded.model, IDS, 4).nats
-    assert after == pytest.approx(healed.record["heldout_after"], abs=1e-6)
+    assert after == pytest.approx(healed.healing.heldout_after, abs=1e-6)
     assert not healed.loaded.model.training
-
-
-def weights(model):
-    return {name.replace(".base_layer", ""): value for name, value in model.named_parameters()}
-
-
-def changed(folder, tmp_path, recipe, *overrides):
-    before = weights(cut(folder, tmp_path))
-    after = weights(run(folder, tmp_path, recipe, *overrides).loaded.model)
-    return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 
 def test_distilling_goes_without_a_seam_where_nothing_is_dropped(tiny_folder, tmp_path):
     healed = run(tiny_folder, tmp_path, "distill", plan=Plan("block", 8, (), None, "a test"))
-    assert [step["step"] for step in healed.record["steps"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert [step.step for step in healed.healing.steps] == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_seam_that_is_not_there_is_nothing_to_learn_from(tiny_folder, tmp_path):
@@ -165,11 +112,23 @@ def test_the_adapter_is_kept_with_the_layers_it_belongs_to(tiny_folder, tmp_path
     assert kept == {"num_layers": 8, "kept": [0, 1, 2, 6, 7], "dropped": [3, 4, 5]}
     again = PeftModel.from_pretrained(cut(tiny_folder, tmp_path), tmp_path / "point" / "adapter")
     assert heldout_loss(again.base_model.model.eval(), IDS, 4).nats == pytest.approx(
-        healed.record["heldout_after"], abs=1e-6
+        healed.healing.heldout_after, abs=1e-6
     )
     names = load_file(tmp_path / "point" / "adapter" / "adapter_model.safetensors")
     assert all(".mlp." in name for name in names)
     assert len(names) == 5 * 3 * 2  # layers, projections, two matrices each
+    assert scale(tmp_path) == (4, 4)
+
+
+def scale(tmp_path):
+    """Rank and alpha of an adapter."""
+    adapter = json.loads((tmp_path / "point" / "adapter" / "adapter_config.json").read_text())
+    return adapter["r"], adapter["lora_alpha"]
+
+
+def test_alpha_may_differ_from_the_rank(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path, "lora", "heal.alpha=8")
+    assert scale(tmp_path) == (4, 8)
 
 
 def test_what_was_kept_of_a_lost_record_is_replaced(tiny_folder, tmp_path):
@@ -192,7 +151,7 @@ def test_targets_by_name(tiny_folder, tmp_path):
 
 
 def losses(healed):
-    return [(step["loss"], step["heldout"]) for step in healed.record["steps"]]
+    return [(step.loss, step.heldout) for step in healed.healing.steps]
 
 
 def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
@@ -208,19 +167,19 @@ def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
 def test_killed_and_started_again_ends_with_the_same_weights(tiny_folder, tmp_path, recipe):
     program = f"""
 import os, signal, sys
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+sys.path.insert(0, {str(Path(__file__).parents[1] / "helpers")!r})
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import test_recipes
+import healing_runs
 measured = []
 def dies(model, ids, batch_size):
     measured.append(1)
     if len(measured) == 3:  # before training, after step 3, after step 6
         os.kill(os.getpid(), signal.SIGKILL)
     return type("Loss", (), {{"nats": 1.0}})
-test_recipes.heldout_loss = dies
-test_recipes.run({str(tiny_folder)!r}, Path({str(tmp_path / "killed")!r}), {recipe!r})
+healing_runs.heldout_loss = dies
+healing_runs.run({str(tiny_folder)!r}, Path({str(tmp_path / "killed")!r}), {recipe!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -235,9 +194,9 @@ test_recipes.run({str(tiny_folder)!r}, Path({str(tmp_path / "killed")!r}), {reci
     whole = run(tiny_folder, tmp_path / "whole", recipe)
     ours, theirs = weights(resumed.loaded.model), weights(whole.loaded.model)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    losses = [[step["loss"] for step in each.record["steps"]] for each in (resumed, whole)]
+    losses = [[step.loss for step in healed.healing.steps] for healed in (resumed, whole)]
     assert losses[0] == losses[1]
-    assert resumed.record["heldout_after"] == whole.record["heldout_after"]
+    assert resumed.healing.heldout_after == whole.healing.heldout_after
 
 
 class Evil:
@@ -260,15 +219,15 @@ def test_pickles_in_a_checkpoint_are_read_as_data(tiny_folder, tmp_path, monkeyp
         return measure(model, ids, batch_size)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setitem(globals(), "heldout_loss", stops)
+        patched.setattr("healing_runs.heldout_loss", stops)
         run(tiny_folder, tmp_path, "lora")
     checkpoint = tmp_path / "point" / "checkpoints" / "checkpoint-4"
     pickles = [path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth", ".bin")]
     assert {path.name for path in pickles} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
     for path in pickles:
         torch.save(Evil(tmp_path / "ran"), path)
-    names = list(read_sealed(checkpoint / SUMS))
-    write_sums(checkpoint, names)  # whoever may write there can do that too
+    names = list(read_checksummed(checkpoint / CHECKSUMS))
+    write_checksums(checkpoint, names)  # whoever may write there can do that too
     with pytest.raises(UnpicklingError, match="Weights only load failed"):
         run(tiny_folder, tmp_path, "lora")
     assert not (tmp_path / "ran").exists()
@@ -277,8 +236,8 @@ def test_pickles_in_a_checkpoint_are_read_as_data(tiny_folder, tmp_path, monkeyp
 def test_micro_batches_change_rounding_alone(tiny_folder, tmp_path):
     whole = run(tiny_folder, tmp_path / "a", "full", "heal.micro_batch_size=4")
     parts = run(tiny_folder, tmp_path / "b", "full", "heal.micro_batch_size=1")
-    for one, other in zip(whole.record["steps"][1:], parts.record["steps"][1:], strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)
+    for one, other in zip(whole.healing.steps[1:], parts.healing.steps[1:], strict=True):
+        assert one.loss == pytest.approx(other.loss, abs=2e-3)
 
 
 def test_a_loss_that_explodes_stops_with_step_and_rate(tiny_folder, tmp_path):
@@ -289,8 +248,8 @@ def test_a_loss_that_explodes_stops_with_step_and_rate(tiny_folder, tmp_path):
 def test_the_paged_optimiser_is_for_gpus(tiny_folder, tmp_path):
     config = configure(tiny_folder, "qlora")
     on_gpu, on_cpu = (
-        arguments(config.heal, tmp_path, 0, config.model.dtype, on_cpu=here).optim
-        for here in (False, True)
+        training_arguments(config.heal, tmp_path, 0, config.model.dtype, on_cpu=on_cpu).optim
+        for on_cpu in (False, True)
     )
     assert (on_gpu, on_cpu) == ("paged_adamw_32bit", "adamw_torch")
 
@@ -305,8 +264,8 @@ def test_gpus_that_are_there_train_nothing_on_a_cpu(tiny_folder, tmp_path, monke
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     config = configure(tiny_folder, "full")
-    assert _split(config.heal, on_cpu=True) == (2, 2)
-    assert _split(config.heal, on_cpu=False) == (2, 1)
+    assert split_batch(config.heal, on_cpu=True) == (2, 2)
+    assert split_batch(config.heal, on_cpu=False) == (2, 1)
 
 
 def test_batches_that_do_not_divide_are_refused(tiny_folder, tmp_path):
@@ -330,16 +289,16 @@ def test_a_plateau_stops_and_stays_stopped(tiny_folder, tmp_path):
     # With a rate of next to nothing the held-out loss stays where it is.
     still = ("heal.stop_when=plateau", "heal.eval_every=1", "heal.learning_rate=1e-12")
     healed = run(tiny_folder, tmp_path, "full", *still)
-    record = healed.record
-    assert record["stopped"] == "plateau"
-    assert record["steps"][-1]["step"] == 3  # measured at 0, then three times without a gain
-    assert record["tokens"] == 3 * 4 * 32
+    healing = healed.healing
+    assert healing.stopped == "plateau"
+    assert healing.steps[-1].step == 3  # measured at 0, then three times without a gain
+    assert healing.tokens == 3 * 4 * 32
     # Killed between its last step and its record, it does not begin again.
     again = run(tiny_folder, tmp_path, "full", *still)
-    assert again.record["steps"] == record["steps"]
+    assert again.healing.steps == healing.steps
     whole = run(tiny_folder, tmp_path / "other", "full", "heal.stop_when=plateau")
-    assert whole.record["stopped"] is None
-    assert whole.record["steps"][-1]["step"] == 6
+    assert whole.healing.stopped is None
+    assert whole.healing.steps[-1].step == 6
 
 
 def test_bfloat16_weights_are_trained_in_float32(tiny_folder, tmp_path):

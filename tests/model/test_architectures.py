@@ -11,7 +11,7 @@ from equalities import CUTS, causal, parts, verdicts
 from layerprune.model.refused import NOT_DECODERS, REFUSED
 from layerprune.model.stack import UnsupportedArchitecture
 from layerprune.model.surgery import drop_layers, refuse_unverified
-from layerprune.model.verified import EVERYWHERE, VERIFIED, WHOLE
+from layerprune.model.verified import NEED_ALL_POSITIONS, NEED_FULL_FORWARD, VERIFIED
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +35,11 @@ def test_the_table_has_every_type_that_transformers_knows():
 
 def test_what_is_accepted_is_what_the_table_says_is_supported():
     assert set(SUPPORTED) == VERIFIED & set(TYPES)
-    assert {name for name in SUPPORTED if "in one piece" in TABLE[name][1]} == WHOLE & set(TYPES)
+    assert {
+        name for name in SUPPORTED if "in one piece" in TABLE[name][1]
+    } == NEED_FULL_FORWARD & set(TYPES)
     assert {name for name in SUPPORTED if "at all positions" in TABLE[name][1]} == (
-        EVERYWHERE & set(TYPES)
+        NEED_ALL_POSITIONS & set(TYPES)
     )
     assert {name for name, (verdict, _) in TABLE.items() if verdict == "not a decoder LM"} == set(
         NOT_DECODERS
@@ -58,8 +60,8 @@ def test_a_supported_type_holds_the_equalities_for_one_cut(name, tmp_path):
     assert not causal(model)
     cut = possible(name, TYPES.index(name))[0]
     assert verdicts(model, tmp_path, [cut]) == {str(cut): "equal"}
-    if name not in WHOLE:
-        assert parts(model) in (("", "positions") if name in EVERYWHERE else ("",))
+    if name not in NEED_FULL_FORWARD:
+        assert parts(model) in (("", "positions") if name in NEED_ALL_POSITIONS else ("",))
 
 
 def possible(name, vary):
@@ -91,7 +93,7 @@ REFUSALS = [
     ("gemma4_text", {"hidden_size_per_layer_input": 8}, [1], "hidden_size_per_layer_input=8"),
     ("glm_moe_dsa", {}, [0], "indexer_types, layer 1"),
     ("qwen3_next", {"layer_types": ["linear_attention"] * 7 + ["full_attention"]}, [7],
-     "by layer_types, no layer with attention would stay"),
+     "by layer_types, no layer with attention would remain"),
     ("bert", {"is_decoder": False}, [1], "is_decoder=False"),
 ]  # fmt: skip
 

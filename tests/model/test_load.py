@@ -17,7 +17,7 @@ from layerprune.model import load
 from layerprune.model.source import locate
 
 if sys.argv[3] == "as it comes":
-    load.forgetful = lambda tokenizer: tokenizer
+    load.without_word_cache = lambda tokenizer: tokenizer
 source = locate(ModelConfig(path=sys.argv[1]), Path(sys.argv[2]))
 draw = random.Random(0)
 seen = []

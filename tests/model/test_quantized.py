@@ -13,8 +13,7 @@ from layerprune.model.load import load
 from layerprune.model.quantized import weight_bytes
 from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers, dropped
-from layerprune.pipeline import run
-from layerprune.progress import say_once
+from layerprune.run.pipeline import run
 
 IDS_BT = torch.randint(0, 200, (2, 24), generator=torch.Generator().manual_seed(2))
 SIZES = {"vocab_size": 259, "hidden_size": 64, "intermediate_size": 128}
@@ -112,13 +111,13 @@ def test_each_form_has_points_distances_and_answers_of_its_own(source, tiny_task
     }
     for held, point in points.items():
         assert point.identity["model"].get("quantization") == (None if held == "null" else held)
-        assert point.model["parameters_kept"] == points["null"].model["parameters_kept"]
-        assert point.loss["nats"] == pytest.approx(points["null"].loss["nats"], rel=0.1)
-    sizes = [points[held].model["weight_bytes"] for held in ("null", "int8", "nf4")]
+        assert point.model.parameters_kept == points["null"].model.parameters_kept
+        assert point.loss.nats == pytest.approx(points["null"].loss.nats, rel=0.1)
+    sizes = [points[held].model.weight_bytes for held in ("null", "int8", "nf4")]
     assert sizes == sorted(sizes, reverse=True)
     for what in ("key", "loss"):
         assert len({str(getattr(point, what)) for point in points.values()}) == 3
-    assert len({point.plan["profile"] for point in points.values()}) == 3
+    assert len({point.plan.profile for point in points.values()}) == 3
     assert len(list((tmp_path / "cache" / "answers").iterdir())) == 3
 
 
@@ -129,7 +128,7 @@ def test_an_export_has_the_original_weights(source, tiny_tasks, tmp_path):
     original = drop_layers(loaded(source, None), [3, 4, 5]).state_dict()
     assert weights.keys() == original.keys()
     assert all(torch.equal(weights[name], value) for name, value in original.items())
-    assert "measured in float32 with weights in nf4" in " ".join(
+    assert "Evaluated in float32 with weights in nf4" in " ".join(
         (folder / "README.md").read_text().split()
     )
 
@@ -144,6 +143,5 @@ def test_what_is_quantised_already_is_not_quantised_again(source, tmp_path):
 
 def test_a_model_whose_weights_are_mostly_not_held_so_is_told_of(tmp_path, capsys):
     source = saved(tiny("mixtral", **SIZES, num_local_experts=4), tmp_path / "experts")
-    say_once.cache_clear()
     loaded(source, Quantization.nf4)
-    assert "of the weights are held so" in " ".join(capsys.readouterr().err.split())
+    assert "of the weights are quantised" in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,8 @@
 """A checkpoint copied from file to file is the one that is written from memory."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,11 +16,11 @@ from layerprune.config.schema import Dtype, ModelConfig
 from layerprune.errors import UserError
 from layerprune.model import shards
 from layerprune.model.load import load
-from layerprune.model.precision import precision
-from layerprune.model.shards import write_without
+from layerprune.model.shards import copy_without_layers
 from layerprune.model.source import locate
 from layerprune.model.stack import UnsupportedArchitecture
 from layerprune.model.surgery import drop_layers
+from layerprune.model.weight_files import read_header, weights_dtype
 
 GONE = [2, 3, 6]
 
@@ -32,7 +34,7 @@ def located(tmp_path, model, **saving):
 
 def from_memory(source, folder, gone, dtype=None):
     """What is written by a model that was opened whole."""
-    model = drop_layers(load(source, precision(source.folder), "cpu").model, gone)
+    model = drop_layers(load(source, weights_dtype(source.folder), "cpu").model, gone)
     if dtype is not None:
         model = model.to(dtype)
     model.save_pretrained(folder)
@@ -41,7 +43,7 @@ def from_memory(source, folder, gone, dtype=None):
 
 def copied(source, folder, gone, dtype=None, shard=10**9):
     folder.mkdir()
-    assert write_without(source, gone, folder, dtype, shard)
+    assert copy_without_layers(source, gone, folder, dtype, shard)
     return folder
 
 
@@ -99,12 +101,12 @@ def test_what_the_model_does_not_use_stays_behind(tmp_path):
     path = source.folder / "model.safetensors"
     content = load_file(path)
     content["lm_head.weight"] = content["transformer.wte.weight"].clone()  # tied: the same again
-    content["transformer.rubbish"] = torch.zeros(3)
+    content["transformer.wpe.position_ids"] = torch.zeros(3)  # computed by the model itself
     save_file(content, path, metadata={"format": "pt"})
     theirs = from_memory(source, tmp_path / "theirs", GONE)
     ours = copied(source, tmp_path / "ours", GONE)
     assert_same(ours, theirs)
-    assert not {"lm_head.weight", "transformer.rubbish"} & tensors(ours).keys()
+    assert not {"lm_head.weight", "transformer.wpe.position_ids"} & tensors(ours).keys()
 
 
 def test_files_that_lie_beside_the_weights_are_no_part_of_them(tmp_path):
@@ -129,7 +131,7 @@ def test_numbers_of_several_kinds_become_those_of_most(tmp_path):
 
 def test_few_bytes_are_in_memory_at_once(tmp_path, monkeypatch):
     source = located(tmp_path, tiny("llama"))
-    monkeypatch.setattr(shards, "CHUNK", 1000)
+    monkeypatch.setattr(shards, "CHUNK_BYTES", 1000)
     read = []
     real = shards._converted
     monkeypatch.setattr(
@@ -150,19 +152,19 @@ def test_what_names_do_not_tell_apart_is_not_copied(tmp_path, monkeypatch):
     out = tmp_path / "ours"
     out.mkdir()
     with pytest.raises(UserError, match="layers that its config"):
-        write_without(source, GONE, out, None, 10**9)
-    monkeypatch.setattr("layerprune.model.load._check_keys", lambda *_: None)
-    assert not write_without(source, GONE, out, None, 10**9)
+        copy_without_layers(source, GONE, out, None, 10**9)
+    monkeypatch.setattr(shards, "open_model", lambda *_: (tiny("llama"), set()))
+    assert not copy_without_layers(source, GONE, out, None, 10**9)
     assert list(out.iterdir()) == []
 
 
 def test_what_cannot_be_opened_again_is_not_left(tmp_path, monkeypatch):
     source = located(tmp_path, tiny("llama"))
-    monkeypatch.setattr(shards, "_describe", lambda *_: (tmp_path / "ours" / "x").touch())
+    monkeypatch.setattr(shards, "write_config", lambda *_: (tmp_path / "ours" / "x").touch())
     monkeypatch.setattr(shards, "_opens", lambda *_: False)
     out = tmp_path / "ours"
     out.mkdir()
-    assert not write_without(source, GONE, out, None, 10**9)
+    assert not copy_without_layers(source, GONE, out, None, 10**9)
     assert list(out.iterdir()) == []
 
 
@@ -171,10 +173,56 @@ def test_a_file_that_ends_too_early_is_named(tmp_path):
     out = tmp_path / "ours"
     out.mkdir()
     path = source.folder / "model.safetensors"
-    header, start = shards.read_header(path)
+    header, start = read_header(path)
     first = min(header.values(), key=lambda tensor: tensor["data_offsets"])
-    broken = shards.Copy(
-        path, start + first["data_offsets"][1], path.stat().st_size, (2,), "F32", "x", "F32"
+    broken = shards.TensorCopy(
+        path, start + first["data_offsets"][1], path.stat().st_size, (2,), "F32", "F32"
     )
-    with pytest.raises(UserError, match="ends before"):
-        shards._write([broken], out / "model.safetensors")
+    with pytest.raises(UserError, match="is truncated"):
+        shards._write_shard({"x": broken}, out / "model.safetensors")
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from layerprune.model.shards import TensorCopy, _write_shard
+from layerprune.model.weight_files import read_header
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+source, target, way = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+before = peak()
+if way == "chunks":
+    header, start = read_header(source)
+    _write_shard({
+        name: TensorCopy(source, start + tensor["data_offsets"][0],
+                         tensor["data_offsets"][1] - tensor["data_offsets"][0],
+                         tuple(tensor["shape"]), tensor["dtype"], "BF16")
+        for name, tensor in header.items()
+    }, target)
+else:
+    with safe_open(source, "pt") as file:
+        converted = {name: file.get_tensor(name).bfloat16() for name in file.keys()}
+    save_file(converted, target, {"format": "pt"})
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_shard_takes_less_memory_than_by_safetensors_own_writer(tmp_path):
+    """Writing a shard of 256 MiB, converted to bfloat16, is why there is a writer of our own."""
+    source = tmp_path / "source.safetensors"
+    save_file({f"w{n}": torch.randn(2048, 4096) for n in range(8)}, source, {"format": "pt"})
+    peaks, written = {}, {}
+    for way in ("chunks", "save_file"):
+        target = tmp_path / f"{way}.safetensors"
+        command = [sys.executable, "-c", PEAK, str(source), str(target), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[way], written[way] = float(done.stdout), load_file(target)
+    assert peaks["chunks"] < 100 < 128 < peaks["save_file"], "MiB: chunks of 16, and all weights"
+    for name, tensor in written["save_file"].items():
+        assert torch.equal(written["chunks"][name], tensor)

@@ -13,7 +13,9 @@ from layerprune.config.schema import Dtype, ModelConfig
 from layerprune.errors import UserError
 from layerprune.model.fingerprint import fingerprint
 from layerprune.model.load import load
-from layerprune.model.source import locate
+from layerprune.model.source import MODEL_FILES, locate
+
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture
@@ -29,30 +31,30 @@ def test_what_a_folder_says_of_itself(folder, tmp_path):
 
 
 def test_one_changed_weight_changes_the_fingerprint(folder, tmp_path):
-    before = fingerprint(folder, tmp_path / "memory.json")
-    assert fingerprint(folder, tmp_path / "memory.json") == before
-    assert fingerprint(folder, tmp_path / "other.json") == before
+    before = fingerprint(folder, tmp_path / "memory.json", MODEL_FILES)
+    assert fingerprint(folder, tmp_path / "memory.json", MODEL_FILES) == before
+    assert fingerprint(folder, tmp_path / "other.json", MODEL_FILES) == before
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.4.mlp.up_proj.weight"][3, 3] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert fingerprint(folder, tmp_path / "memory.json") != before
+    assert fingerprint(folder, tmp_path / "memory.json", MODEL_FILES) != before
 
 
 def test_fingerprint_is_not_read_again_and_survives_a_damaged_memory(folder, tmp_path, monkeypatch):
     memory = tmp_path / "memory.json"
-    before = fingerprint(folder, memory)
+    before = fingerprint(folder, memory, MODEL_FILES)
     with monkeypatch.context() as patch:
         patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("a file was read again"))
-        assert fingerprint(folder, memory) == before
+        assert fingerprint(folder, memory, MODEL_FILES) == before
     memory.write_text("{")
-    assert fingerprint(folder, memory) == before
+    assert fingerprint(folder, memory, MODEL_FILES) == before
 
 
 def test_a_file_of_the_hubs_cache_is_known_by_its_name(folder, tmp_path):
     blob = tmp_path / ("ab" * 32)
     os.rename(folder / "model.safetensors", blob)
     (folder / "model.safetensors").symlink_to(blob)
-    fingerprint(folder, tmp_path / "memory.json")
+    fingerprint(folder, tmp_path / "memory.json", MODEL_FILES)
     assert blob.name in json.loads((tmp_path / "memory.json").read_text()).values()
 
 
@@ -162,7 +164,7 @@ def test_pickled_weights_are_data_and_nothing_in_them_runs(pickled, tmp_path):
     weights = torch.load(pickled / "pytorch_model.bin")
     torch.save({**weights, "x": Runs(tmp_path / "made")}, pickled / "pytorch_model.bin")
     source = locate(ModelConfig(path=str(pickled), pickled_weights=True), tmp_path / "cache")
-    with pytest.raises(UserError, match="holds code, which is not run"):
+    with pytest.raises(UserError, match="holds code beside weights, and that code is not run"):
         load(source, Dtype.float32, "cpu")
     assert not (tmp_path / "made").exists()
 

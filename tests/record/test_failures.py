@@ -1,5 +1,6 @@
 """What a study's folder keeps beside records: failures, distances, checkpoints, how it was made."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -8,9 +9,11 @@ import sys
 import pytest
 from studies import Maker, make_profile
 
-from layerprune.files import read_sealed
 from layerprune.record.provenance import PACKAGES, provenance
 from layerprune.record.store import Store
+from layerprune.runtime.atomic_files import read_checksummed
+
+pytestmark = pytest.mark.quick
 
 KEY = "tiny-block-02-0123456789ab"
 
@@ -51,8 +54,8 @@ def test_failures_are_listed_by_name_and_damaged_ones_with_them(store):
         (store.folder / "points" / name).mkdir()
         (store.folder / "points" / name / "failed.json").write_text(text)
     found = [(path.parent.name, why) for path, why in store.failures()]
-    assert found[:3] == [("a", "first"), ("b", "second"), ("c", "it does not say why")]
-    assert found[3] == ("d", "it is of another kind")
+    assert found[:3] == [("a", "first"), ("b", "second"), ("c", "it gives no reason")]
+    assert found[3] == ("d", "it is not a JSON object")
     assert found[4][1].startswith("it cannot be read (")
     assert len(found) == 5
     assert store.failure("d") is None
@@ -62,7 +65,8 @@ def test_a_record_takes_its_failure_away(tmp_path):
     maker = Maker(tmp_path / "study")
     maker.curve(counts=(2,))
     store = Store(tmp_path / "study")
-    ((path, point, _),) = store.points()
+    (point,) = store.points()[0]
+    path = store.point_folder(point.key) / "record.json"
     assert json.loads(path.read_text())["status"] == "ok"
     fail(store, point.key)
     store.write(point)
@@ -72,17 +76,17 @@ def test_a_record_takes_its_failure_away(tmp_path):
 
 def test_distances_are_kept_once_and_damaged_ones_written_again(store):
     profile = make_profile(key="abc")
-    assert store.read_profile("abc") is None
-    store.write_profile(profile)
+    assert store.read_distances("abc") is None
+    store.write_distances(profile)
     path = store.folder / "profiles" / "abc.json"
-    assert read_sealed(path)["key"] == "abc"
-    assert store.read_profile("abc") == profile
-    store.write_profile(make_profile(key="abc", num_layers=4))  # what is there stays
-    assert store.read_profile("abc") == profile
+    assert read_checksummed(path)["key"] == "abc"
+    assert store.read_distances("abc") == profile
+    store.write_distances(make_profile(key="abc", num_layers=4))  # what is there stays
+    assert store.read_distances("abc") == profile
     path.write_text("{}")
-    assert store.read_profile("abc") is None
-    store.write_profile(profile)
-    assert store.read_profile("abc") == profile
+    assert store.read_distances("abc") is None
+    store.write_distances(profile)
+    assert store.read_distances("abc") == profile
 
 
 def test_checkpoints_lie_in_the_point_and_go(store):
@@ -97,18 +101,20 @@ def test_checkpoints_lie_in_the_point_and_go(store):
 
 def test_how_a_point_was_made(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", "a=b", "c=d"])
-    made = provenance("cuda:1", 3, True)
-    assert list(made) == [
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: True)
+    made = provenance("cuda:1")
+    assert list(dataclasses.asdict(made)) == [
         "time", "arguments", "commit", "python", "platform", "cpus", "threads", "deterministic",
         "device", "versions",
     ]  # fmt: skip
-    assert made["time"].endswith("+00:00")
-    assert len(made["time"]) == len("2026-01-01T00:00:00+00:00")
-    assert made["arguments"] == ["a=b", "c=d"]
-    assert made["python"] == platform.python_version()
-    assert made["platform"] == platform.platform()
-    assert made["cpus"] == os.cpu_count()
-    assert (made["threads"], made["deterministic"], made["device"]) == (3, True, "cuda:1")
-    assert list(made["versions"]) == list(PACKAGES)
-    assert made["versions"]["torch"].startswith("2.")
-    assert made["commit"] is None or len(made["commit"].rstrip("+")) == 40
+    assert made.time.endswith("+00:00")
+    assert len(made.time) == len("2026-01-01T00:00:00+00:00")
+    assert made.arguments == ("a=b", "c=d")
+    assert made.python == platform.python_version()
+    assert made.platform == platform.platform()
+    assert made.cpus == os.cpu_count()
+    assert (made.threads, made.deterministic, made.device) == (3, True, "cuda:1")
+    assert list(made.versions) == list(PACKAGES)
+    assert made.versions["torch"].startswith("2.")
+    assert made.commit is None or len(made.commit.rstrip("+")) == 40

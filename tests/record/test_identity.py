@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from configs import config
+from configs import config, make_metric
 
 from layerprune.config.compose import compose
 from layerprune.config.schema import (
@@ -12,15 +12,14 @@ from layerprune.config.schema import (
     DataConfig,
     Dtype,
     EvalConfig,
-    HealConfig,
-    MetricConfig,
     ModelConfig,
-    PruneConfig,
     Quantization,
     SpeedConfig,
     Tokens,
 )
-from layerprune.plan.target import Target
+from layerprune.heal.recipes.none import NoHealing
+from layerprune.prune.strategies.block import Block
+from layerprune.prune.target import Target
 from layerprune.record.identity import (
     identity,
     order_identity,
@@ -29,6 +28,8 @@ from layerprune.record.identity import (
     profile_identity,
 )
 from layerprune.record.point import content_hash
+
+pytestmark = pytest.mark.quick
 
 PLAIN = {
     "schema": 1,
@@ -73,9 +74,9 @@ def full(**changes):
         **{
             "seed": 7,
             "model": ModelConfig(path="m", dtype=Dtype.bfloat16, quantization=Quantization.nf4),
-            "metric": MetricConfig(name="perplexity"),
-            "prune": PruneConfig(strategy="block"),
-            "heal": HealConfig(recipe="none"),
+            "metric": make_metric("perplexity"),
+            "prune": Block(),
+            "heal": NoHealing(),
             "eval": EvalConfig(
                 tasks=["facts", "boolq"], num_fewshot=2, limit=9,
                 num_fewshot_of={"facts": 3, "boolq": 1}, fewshot_seed=5,
@@ -146,7 +147,7 @@ def test_distances_and_orders():
         "metric": "perplexity", "sequence_length": 64, "sequences": 4,
         "questions": {"tasks": ["boolq", "facts"], "files": "asked"},
     }  # fmt: skip
-    drawn = config(seed=3, metric=MetricConfig(name="random"))
+    drawn = config(seed=3, metric=make_metric("random"))
     assert profile_identity(drawn, "abc", "text", "asked")["seed"] == 3
     assert order_identity(config(), "abc", "text", "asked") == {"strategy": "block", **on_text}
 

@@ -6,29 +6,32 @@ import os
 
 import pytest
 import torch
-from configs import config
+from configs import config, make_metric
 from safetensors.torch import save_file
+from studies import Maker
 
 from layerprune.config.schema import (
     Calibration,
     DataConfig,
     Dtype,
     EvalConfig,
-    HealConfig,
-    MetricConfig,
     ModelConfig,
-    PruneConfig,
     Quantization,
     RuntimeConfig,
     Tokens,
     TrackerConfig,
     TrackerMode,
 )
-from layerprune.files import creating_folder, replacing, write_json
-from layerprune.plan.target import Target
+from layerprune.heal.recipes.linear import Linear
+from layerprune.prune.strategies.deepest import Deepest
+from layerprune.prune.target import Target
 from layerprune.record.identity import identity, order_identity, point_key, profile_identity
-from layerprune.record.point import ForeignRecord, Point
+from layerprune.record.point import Point
 from layerprune.record.store import Store
+from layerprune.record.validation import ForeignRecord
+from layerprune.runtime.atomic_files import creating_folder, replacing, write_json
+
+pytestmark = pytest.mark.quick
 
 
 def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", **changes):  # noqa: B008
@@ -37,7 +40,7 @@ def key(target=Target(0.1, 3), model="a", text="b", questions="c", name="tiny", 
 
 def test_distances_follow_what_changes_them_and_the_seed_only_where_it_draws_them():
     def of(seed=0, **metric):
-        made = config(seed=seed, metric=MetricConfig(**metric))
+        made = config(seed=seed, metric=make_metric(**metric))
         return profile_identity(made, "weights", "text", "questions")
 
     assert of(name="cka", tokens=Tokens.last) != of(name="cka", tokens=Tokens.all)
@@ -83,11 +86,11 @@ def test_key_follows_what_changes_the_result():
         key(Target(0.1, 4)),
         key(Target(0.1, 3, (1, 2, 3))),
         key(seed=1),
-        key(metric=MetricConfig(name="cosine", tokens=Tokens.last)),
-        key(metric=MetricConfig(name="angular", tokens=Tokens.all)),
-        key(metric=MetricConfig(name="perplexity")),
-        key(prune=PruneConfig(strategy="deepest")),
-        key(heal=HealConfig(recipe="linear", sequences=8, sequence_length=8)),
+        key(metric=make_metric("cosine", Tokens.last)),
+        key(metric=make_metric("angular")),
+        key(metric=make_metric("perplexity")),
+        key(prune=Deepest()),
+        key(heal=Linear(sequences=8, sequence_length=8)),
         key(eval=EvalConfig(tasks=["facts"], limit=5)),
         key(eval=EvalConfig(tasks=["facts"], num_fewshot=2)),
         key(data=DataConfig(sequence_length=64)),
@@ -125,46 +128,66 @@ def test_what_is_computed_with_is_part_of_every_key():
         assert held_dense == {**dense, "quantization": "nf4"}
 
 
-def point(name="p"):
-    empty = {name: {} for name in Point.__dataclass_fields__}
-    return Point(**{**empty, "key": name, "plan": {"dropped": [1, 2]}, "scores": []})
+@pytest.fixture
+def point(tmp_path):
+    return Maker(tmp_path).point([1, 2], heal="lora", speed=True, write=False)
 
 
-def test_written_and_read_again(tmp_path):
+def test_written_and_read_again(tmp_path, point):
     store = Store(tmp_path)
-    assert store.read("p") is None
-    path = store.write(point())
-    assert store.read("p") == point()
-    assert path == tmp_path / "points" / "p" / "record.json"
+    assert store.read(point.key) is None
+    path = store.write(point)
+    assert store.read(point.key) == point
+    assert store.points() == ([point], [])
+    assert path == tmp_path / "points" / point.key / "record.json"
     assert [child.name for child in path.parent.iterdir()] == ["record.json"]
 
 
-def test_damaged_and_foreign_records_are_named_not_fatal(tmp_path):
+def test_damaged_and_foreign_records_are_named_not_fatal(tmp_path, point):
     store = Store(tmp_path)
-    whole = store.write(point("whole")).read_text()
+    whole = store.write(point).read_text()
+    lacking = json.loads(whole)
+    del lacking["sha256"], lacking["model"]["weight_bytes"]
     for name, content in (
         ("truncated", whole[: len(whole) // 2]),
         ("newer", json.dumps({**json.loads(whole), "schema": 99})),
         ("foreign", '{"hello": 1}'),
         ("list", "[1, 2]"),
         ("short", '{"schema": 1}'),
+        ("lacking", json.dumps(lacking)),
         ("binary", "\0\1"),
     ):
         path = tmp_path / "points" / name / "record.json"
         path.parent.mkdir()
         path.write_text(content)
         assert store.read(name) is None
-    found = {path.parent.name: (got, why) for path, got, why in store.points()}
-    assert found["whole"] == (point("whole"), "")
-    assert all(got is None and why for name, (got, why) in found.items() if name != "whole")
-    assert "99" in found["newer"][1]
+    points, skipped = store.points()
+    assert points == [point]
+    reasons = dict(line.removeprefix("points/").split("/record.json: ") for line in skipped)
+    assert set(reasons) == {
+        "truncated", "newer", "foreign", "list", "short", "lacking", "binary"
+    }  # fmt: skip
+    assert all(reasons.values())
+    assert "99" in reasons["newer"]
+    assert reasons["lacking"] == "model.weight_bytes: Field required"
 
 
-def test_foreign_record_says_what_it_lacks():
+def test_a_record_in_two_folders_counts_once(tmp_path, point):
+    store = Store(tmp_path)
+    path = store.write(point)
+    (tmp_path / "points" / "twice").mkdir()
+    (tmp_path / "points" / "twice" / "record.json").write_bytes(path.read_bytes())
+    points, (line,) = store.points()
+    assert points == [point]
+    assert "another folder" in line
+
+
+def test_foreign_record_says_what_it_lacks(point):
     with pytest.raises(ForeignRecord, match="identity"):
         Point.from_json({"schema": 1, "key": "k"})
-    assert Point.from_json(point().to_json()) == point()
-    assert dataclasses.replace(point(), key="x") != point()
+    assert Point.from_json(point.to_json()) == point
+    assert Point.from_json(json.loads(json.dumps(point.to_json()))) == point
+    assert dataclasses.replace(point, key="x") != point
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):

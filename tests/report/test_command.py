@@ -6,8 +6,9 @@ import pytest
 from studies import Maker
 
 from layerprune.errors import UserError
-from layerprune.report import draw, show
+from layerprune.report import draw
 from layerprune.report.__main__ import main
+from layerprune.report.terminal import show
 
 
 def damage(study, name, content):
@@ -42,7 +43,8 @@ def test_a_damaged_and_a_foreign_record_are_skipped_and_named(maker, capsys):
     ]
     assert "not a record of layerprune" in lines[1]
     assert "schema" in lines[2]
-    assert "finite number" in lines[3]
+    assert "loss.nats" in lines[3]
+    assert "finite number" in lines[4]
     assert "changed after it was written" in lines[6]
     assert len((maker.study / "curves.csv").read_text().splitlines()) == 1 + 3 * 8
 
@@ -103,7 +105,9 @@ def test_the_table_is_readable_at_100_columns(maker, capsys):
     lines = capsys.readouterr().out.splitlines()
     paths = {str(path) for path in report.written}
     assert all(
-        len(line) <= 100 for line in lines if line.removesuffix(", .png and .csv") not in paths
+        len(line) <= 100
+        for line in lines
+        if line.removesuffix(", .png, .pdf and .csv") not in paths
     )
     text = "\n".join(lines)
     assert "[bold]SmolLM2[/bold]" in text
@@ -114,7 +118,7 @@ def test_the_table_is_readable_at_100_columns(maker, capsys):
     assert row.count("±") == 2
     assert "…" not in text
     assert "40 questions" in text
-    assert "guessing evenly 25.0%" in text
+    assert "chance 25.0%" in text
     for path in report.written:
         assert str(path) in text or str(path.with_suffix(".svg")) in text
 

@@ -8,86 +8,94 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
+from layerprune.analysis.correctness import correctness
+from layerprune.analysis.critical import curve_declines
+from layerprune.analysis.curves import make_curves, make_tasks
+from layerprune.analysis.statistics import Estimate, Interval
+from layerprune.record.validation import ForeignRecord
 from layerprune.report import draw, read
-from layerprune.report.critical import fitted, make_critical
-from layerprune.report.curves import make_curves, make_tasks
-from layerprune.report.entry import read_entry
-from layerprune.report.falls import make_falls
-from layerprune.report.marks import marks_of
-from layerprune.report.publish import (
-    CRITICAL_HEADER,
+from layerprune.report.tables.critical import (
     critical_csv,
+    critical_declines,
     critical_latex,
     critical_markdown,
+    critical_table,
+    estimated,
 )
-from layerprune.report.texts import show_table
+from layerprune.report.terminal import print_table
 
 
-def falls_of(maker):
-    curves = make_curves(read_entry(point) for point in maker.made)
-    return make_falls(curves, make_tasks(curves))
+def declines_of(maker):
+    curves = make_curves(maker.made)
+    return curve_declines(curves, make_tasks(curves))
 
 
-def table_of(maker):
-    curves = make_curves(read_entry(point) for point in maker.made)
-    return make_critical(curves, make_tasks(curves))
+def table_of(maker, width=None):
+    curves = make_curves(maker.made)
+    return critical_table(critical_declines(curves, make_tasks(curves)), width)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [
+        (0.241, 0.22, 0.263, "24.1 [22.0, 26.3]"),
+        (math.inf, 0.417, math.inf, ">50.0 [41.7, ...]"),
+        (None, 0.0, 0.067, "<6.7"),
+        (None, 0.0, math.inf, "unresolved"),
+    ],
+)
+def test_a_fraction_is_printed_as_far_as_it_is_resolved(value, low, high, words):
+    assert estimated(Estimate(value, Interval(low, high)), farthest=0.5) == words
 
 
 def test_a_groups_answers_are_those_of_its_tasks(maker):
     point = maker.point()
-    entry = read_entry(point)
-    assert marks_of(entry, "facts").size == 40
-    assert marks_of(entry, "facts").mean() == pytest.approx(
-        point.scores[0]["measures"]["acc"]["value"]
+    assert correctness(point, "facts").size == 40
+    assert correctness(point, "facts").mean() == pytest.approx(
+        point.scores[0].measures["acc"].value
     )
     # Of a group in which every task counts alike, the mean of its questions is not the accuracy.
-    point.scores[0]["measures"]["acc"]["value"] -= 0.01
-    assert marks_of(read_entry(point), "facts") is None
-    del point.scores[2]
-    assert marks_of(read_entry(point), "facts") is None
+    with maker.editing() as content:
+        content["scores"][0]["measures"]["acc"]["value"] -= 0.01
+    assert correctness(maker.made[0], "facts") is None
+    with maker.editing() as content:
+        del content["scores"][2]
+    assert correctness(maker.made[0], "facts") is None
 
 
 @pytest.mark.parametrize("digits", ["0101", "2" * 20, "", 7])
 def test_answers_that_are_no_digits_or_too_few_are_refused(maker, digits):
-    point = maker.point()
-    point.scores[1]["correct"] = digits
-    with pytest.raises(ValueError, match="not that of a point"):
-        read_entry(point)
-
-
-def test_a_record_from_before_they_were_kept_has_no_majority_and_no_answers(maker):
-    point = maker.point()
-    for score in point.scores:
-        del score["majority"], score["correct"]
-    answers = read_entry(point).answers["facts_capitals"]
-    assert (answers.majority, answers.correct) == (None, None)
+    maker.point()
+    with pytest.raises(ForeignRecord, match="correct"), maker.editing() as content:
+        content["scores"][1]["correct"] = digits
 
 
 def test_each_curve_has_its_fall(maker):
     maker.curve("block", range(7), questions=100, limit=None)
     maker.curve("deepest", range(7), questions=100, limit=None)
-    slow, fast = falls_of(maker)
+    slow, fast = declines_of(maker)
     assert (slow.name, fast.name) == ("block", "deepest")
     assert slow.task == "facts"
     assert slow.num_questions == 200
     assert slow.num_points == 7
     assert slow.dense.interval.low < slow.dense.value < slow.dense.interval.high
-    assert fast.fall.critical.value < slow.fall.critical.value
+    assert fast.decline.critical.value < slow.decline.critical.value
     # Half of the margin of exp(-3 x), a little lower for the second subject.
-    assert fast.fall.critical.value == pytest.approx(0.2, abs=0.04)
-    interval = fast.fall.critical.interval
-    assert interval.low < fast.fall.critical.value < interval.high
-    assert [left is None for left in fast.fall.retained] == [False] * 5
+    assert fast.decline.critical.value == pytest.approx(0.2, abs=0.04)
+    interval = fast.decline.critical.interval
+    assert interval.low < fast.decline.critical.value < interval.high
+    assert [left is None for left in fast.decline.retained] == [False] * 5
 
 
 def test_without_single_answers_there_are_estimates_without_intervals(maker):
     for count in range(5):
-        point = maker.point(range(count), strategy="deepest")
-        for score in point.scores:
-            score["correct"] = None
-    (fallen,) = falls_of(maker)
-    assert 0 < fallen.fall.critical.value < 1
-    assert fallen.fall.critical.interval is None
+        maker.point(range(count), strategy="deepest")
+        with maker.editing() as content:
+            for score in content["scores"]:
+                score["correct"] = None
+    (curve_decline,) = declines_of(maker)
+    assert 0 < curve_decline.decline.critical.value < 1
+    assert curve_decline.decline.critical.interval is None
     assert "lack single answers" in table_of(maker).note
 
 
@@ -95,11 +103,11 @@ def test_seeds_are_one_curve_at_the_points_that_all_of_them_have(maker):
     for seed, counts in ((0, range(7)), (1, range(6)), (2, range(6))):
         maker.curve("random", counts, seed=seed, questions=50, limit=None)
     maker.curve("block", range(4), questions=50, limit=None)
-    fallen = {each.name: each for each in falls_of(maker)}
-    assert set(fallen) == {"block", "random"}
-    assert (fallen["random"].num_seeds, fallen["random"].num_points) == (3, 6)
-    assert fallen["random"].farthest == 5 / 8
-    assert fallen["random"].fall.critical.interval is not None
+    curve_decline = {each.name: each for each in declines_of(maker)}
+    assert set(curve_decline) == {"block", "random"}
+    assert (curve_decline["random"].num_seeds, curve_decline["random"].num_points) == (3, 6)
+    assert curve_decline["random"].farthest == 5 / 8
+    assert curve_decline["random"].decline.critical.interval is not None
     assert "random: the mean of 3 seeds, too few for a full interval." in table_of(maker).note
 
 
@@ -116,32 +124,61 @@ def test_seeds_are_one_curve_at_the_points_that_all_of_them_have(maker):
 def test_it_says_why_nothing_can_be_told(maker, why, more):
     settings = {"strategy": "block", "counts": range(6), **more}
     maker.curve(**settings)
-    (fallen,) = falls_of(maker)
-    assert fallen.fall is None
-    assert why in fallen.why
-    (row,) = csv.DictReader(io.StringIO(critical_csv([fallen])))
+    (curve_decline,) = declines_of(maker)
+    assert curve_decline.decline is None
+    assert why in curve_decline.why
+    (row,) = csv.DictReader(io.StringIO(critical_csv([curve_decline])))
     assert row["critical"] == ""
     assert why in row["why"]
-    if fallen.num_points > 2:
+    if curve_decline.num_points > 2:
         assert why in table_of(maker).note
 
 
 def test_a_curve_that_keeps_more_than_half_is_beyond_its_last_point(maker):
     maker.curve("block", range(4), questions=200, limit=None)
-    (fallen,) = falls_of(maker)
-    assert fallen.fall.critical.value == math.inf
-    (row,) = csv.DictReader(io.StringIO(critical_csv([fallen])))
+    (curve_decline,) = declines_of(maker)
+    assert curve_decline.decline.critical.value == math.inf
+    (row,) = csv.DictReader(io.StringIO(critical_csv([curve_decline])))
     assert row["critical"] == "inf"
     table = table_of(maker)
     assert table.rows[0][3].startswith(">37.5")
     assert ">: beyond the last point." in table.note
 
 
+def test_a_fall_between_two_points_is_bounded_by_them(maker):
+    maker.curve("deepest", (0, 1, 6), questions=200, limit=None)
+    (curve_decline,) = declines_of(maker)
+    critical = curve_decline.decline.critical
+    assert (critical.interval.low, critical.interval.high) == (1 / 8, 6 / 8)
+    assert curve_decline.decline.sharpness.value is None
+    (row,) = csv.DictReader(io.StringIO(critical_csv([curve_decline])))
+    assert row["sharpness"] == ""
+    high = float(row["sharpness_high"])
+    assert table_of(maker).rows[0][4] == f"<{100 * high:.1f}"
+    assert f"| <{100 * high:.1f} |" in critical_markdown([curve_decline]).replace("\\", "")
+
+
+def test_a_dip_is_named(maker):
+    maker.curve("block", range(6), subjects=(), questions=200, limit=None)
+    assert declines_of(maker)[0].dips == ()
+    with maker.editing(2) as content:
+        (score,) = content["scores"]
+        score["correct"] = "1" * 40 + "0" * 160
+        score["measures"]["acc"]["value"] = 0.2
+    (curve_decline,) = declines_of(maker)
+    assert curve_decline.dips == (2,)
+    assert "block on facts dips: with n = 2 layers removed" in table_of(maker).note
+    (row,) = csv.DictReader(io.StringIO(critical_csv([curve_decline])))
+    assert row["dips"] == "2"
+
+
 def test_nothing_is_said_of_a_study_without_curves(maker):
     maker.point()
     assert table_of(maker) is None
-    assert draw(maker.study).critical is None
-    assert (maker.study / "critical.csv").read_text().splitlines() == [",".join(CRITICAL_HEADER)]
+    assert draw(maker.study).critical == []
+    (header,) = (maker.study / "critical.csv").read_text().splitlines()
+    assert header.startswith("model,strategy,metric,heal,seeds,curve,task,questions,points,")
+    assert header.endswith("left_50,left_50_low,left_50_high,dips,why")
 
 
 def test_the_table_fits_a_terminal(maker):
@@ -150,25 +187,25 @@ def test_the_table_fits_a_terminal(maker):
     table = table_of(maker)
     assert table.width > 100
     out = io.StringIO()
-    show_table(Console(file=out, width=100), fitted(table, 100))
+    print_table(Console(file=out, width=100), table_of(maker, 100))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     assert "…" not in out.getvalue()
-    assert "guessing evenly 25.0%" in " ".join(lines)
+    assert "chance 25.0%" in " ".join(lines)
 
 
 def test_the_tables_to_go_hold_the_same_numbers(maker):
     maker.curve("block", range(7), model="a_b&c|50%", questions=100, limit=None)
     report = draw(maker.study)
-    (fallen,) = report.critical.falls
+    (curve_decline,) = report.critical
     with (maker.study / "critical.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["model"] == "a_b&c|50%"
-    assert float(row["critical"]) == fallen.fall.critical.value
-    assert float(row["critical_high"]) == fallen.fall.critical.interval.high
-    assert float(row["left_20_low"]) == fallen.fall.retained[1].interval.low
+    assert float(row["critical"]) == curve_decline.decline.critical.value
+    assert float(row["critical_high"]) == curve_decline.decline.critical.interval.high
+    assert float(row["left_20_low"]) == curve_decline.decline.retained[1].interval.low
     assert row["majority"] == ""
-    shown = f"{100 * fallen.fall.critical.value:.1f} ["
+    shown = f"{100 * curve_decline.decline.critical.value:.1f} ["
     markdown = (maker.study / "critical.md").read_text()
     head, rule, line = markdown.splitlines()[:3]
     assert r"a\_b&c\|50%" in line
@@ -181,8 +218,8 @@ def test_the_tables_to_go_hold_the_same_numbers(maker):
     )
     assert line.replace(r"\&", "").count("&") == 17
     assert shown in line
-    assert latex == critical_latex([fallen])
-    assert markdown == critical_markdown([fallen])
+    assert latex == critical_latex([curve_decline])
+    assert markdown == critical_markdown([curve_decline])
 
 
 def test_parquet_holds_the_rows_of_the_csv(drawn):

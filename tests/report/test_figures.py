@@ -5,16 +5,13 @@ import random
 
 import altair as alt
 
-from layerprune.config.schema import METRIC_KEYS
-from layerprune.report.curves import make_curves, make_tasks
-from layerprune.report.distances import distance_data
-from layerprune.report.entry import read_entry
-from layerprune.report.figures import make_figures
-from layerprune.report.layers import distinct, dropped_data
-from layerprune.report.nearest import nearest_data
-from layerprune.report.scales import scale_of
-from layerprune.report.series import accuracy_data, errors_of, points
-from layerprune.report.size import PARAMETERS, WEIGHTS, size_data
+from layerprune.analysis.curves import make_curves, make_tasks
+from layerprune.config.registry import METRICS
+from layerprune.report.figures.cost_figures import PARAMETERS, WEIGHTS, size_data
+from layerprune.report.figures.curve_data import accuracy_data, error_caption, point_rows
+from layerprune.report.figures.distance_figures import best_block_data, distance_data, metric_texts
+from layerprune.report.figures.dropped_layers import curves_with_own_plans, dropped_data
+from layerprune.report.figures.study_figures import make_figures
 
 
 def naive(distances, size):
@@ -55,7 +52,7 @@ def test_dropped_layers_are_shown_once_for_each_plan(maker):
     maker.curve(counts=(0, 2), heal="lora", write=False)
     maker.point([1, 5], strategy="given", write=False)
     maker.point([1, 6], strategy="given", write=False)
-    data = dropped_data(distinct(make_curves(map(read_entry, maker.made))))
+    data = dropped_data(curves_with_own_plans(make_curves(maker.made)))
     found = {}
     for row in data:
         plan = found.setdefault((row["panel"], row["plan"]), set())
@@ -70,7 +67,7 @@ def test_a_healed_curve_with_fewer_plans_has_no_panel_of_its_own(maker):
     maker.curve(counts=(0, 2, 4), write=False)
     maker.curve(counts=(4,), heal="lora", write=False)
     maker.curve(counts=(5,), heal="linear", write=False)
-    data = dropped_data(distinct(make_curves(map(read_entry, maker.made))))
+    data = dropped_data(curves_with_own_plans(make_curves(maker.made)))
     plans = {(row["panel"], row["plan"]) for row in data}
     assert plans == {
         ("block · not healed", "2"),
@@ -86,7 +83,7 @@ def test_every_kind_of_study_can_be_drawn(maker):
         maker.point(
             [2, 5], model=model, strategy="given", tasks=("boolq",), subjects=(), write=False
         )
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
     profiles = [("a", maker.profile(metric="other"))]
     figures = list(make_figures(curves, make_tasks(curves), profiles))
     assert [figure.name for figure in figures] == [
@@ -110,22 +107,23 @@ def test_every_kind_of_study_can_be_drawn(maker):
 
 def test_every_metric_says_what_its_numbers_are(maker):
     maker.curve(write=False)
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
     profiles = [
         ("a", dataclasses.replace(maker.profile(metric=metric), key=metric))
-        for metric in METRIC_KEYS
+        for metric in METRICS.choices()
     ]
     figures = list(make_figures(curves, make_tasks(curves), profiles))
     drawn = [figure for figure in figures if figure.name.startswith("distances-")]
-    assert len({figure.title for figure in drawn}) == len(METRIC_KEYS)
-    for metric, figure in zip(METRIC_KEYS, drawn, strict=True):
-        assert scale_of(metric).caption in figure.caption
-        assert scale_of(metric).legend in json.dumps(figure.spec, ensure_ascii=False)
+    assert len({figure.title for figure in drawn}) == len(METRICS.choices())
+    for metric, figure in zip(METRICS.choices(), drawn, strict=True):
+        legend, meaning = metric_texts(metric)
+        assert meaning in figure.caption
+        assert legend in json.dumps(figure.spec, ensure_ascii=False)
 
 
 def test_distances_below_zero_and_far_above_one_can_be_drawn(maker):
     maker.curve(write=False)
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
     profile = maker.profile(metric="perplexity")
     table = [[(end - start) * (start - 3) * 50.0 for end in range(9)] for start in range(9)]
     profile = dataclasses.replace(profile, distances=table)
@@ -140,7 +138,7 @@ def test_distances_below_zero_and_far_above_one_can_be_drawn(maker):
 
 def test_a_lone_point_can_be_drawn(maker):
     maker.point([3], subjects=("capitals",), write=False)
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
     for figure in make_figures(curves, make_tasks(curves), []):
         assert "</svg>" in figure.svg()
 
@@ -152,7 +150,7 @@ def test_the_nearest_blocks_are_those_of_the_heat_map(maker):
         for row in distance_data(profile)
         if row["nearest"]
     }
-    data = nearest_data([("tiny", profile)], ["tiny"])
+    data = best_block_data([("tiny", profile)], ["tiny"])
     assert {row["size"]: (row["first_layer"], row["distance"]) for row in data} == marked
     assert all(row["last_layer"] == row["first_layer"] + row["size"] - 1 for row in data)
 
@@ -161,10 +159,11 @@ def test_matrices_of_one_model_are_told_apart_by_what_their_curves_differ_in(mak
     maker.curve(write=False)
     maker.curve(write=False)
     other = dataclasses.replace(maker.profile(), key="other")
-    for point in maker.made[3:]:
-        point.identity["data"]["calibration"] = "questions"
-        point.plan["profile"] = "other"
-    curves = make_curves(map(read_entry, maker.made))
+    for at in range(3, 6):
+        with maker.editing(at) as content:
+            content["identity"]["data"]["calibration"] = "questions"
+            content["plan"]["profile"] = "other"
+    curves = make_curves(maker.made)
     profiles = [("tiny", maker.profile()), ("tiny", other)]
     figures = {each.name: each for each in make_figures(curves, make_tasks(curves), profiles)}
     lines = {datum["line"] for datum in figures["nearest"].data}
@@ -177,7 +176,7 @@ def test_sizes_are_those_of_the_records_and_bytes_follow_from_them(maker):
     maker.curve(counts=(0, 2, 4), write=False)
     maker.curve("deepest", counts=(0, 2), write=False)
     maker.point([3], model="lone", write=False)
-    data = size_data(make_curves(map(read_entry, maker.made)))
+    data = size_data(make_curves(maker.made))
     found = {(row["panel"], row["layers_dropped"]): row["value"] for row in data}
     assert len(found) == len(data) == 6
     for count in (0, 2, 4):
@@ -185,22 +184,14 @@ def test_sizes_are_those_of_the_records_and_bytes_follow_from_them(maker):
         assert found[WEIGHTS, count] == (1000 - count) * 4 / 2**30
 
 
-def test_bytes_of_weights_in_few_bits_are_not_guessed(maker):
-    maker.curve(counts=(0, 2), write=False)
-    for point in maker.made:
-        point.identity["model"]["quantization"] = "nf4"
-    data = size_data(make_curves(map(read_entry, maker.made)))
-    assert {row["panel"] for row in data} == {PARAMETERS}
-    assert {row["held"] for row in data} == {"nf4"}
-
-
 def test_bytes_of_weights_in_few_bits_are_those_that_were_counted(maker):
     maker.curve(counts=(0, 2), write=False)
     maker.curve(counts=(0, 2), write=False)
-    for point in maker.made[2:]:
-        point.identity["model"]["quantization"] = "nf4"
-        point.model["weight_bytes"] = 700 - point.num_dropped
-    data = size_data(make_curves(map(read_entry, maker.made)))
+    for at in (2, 3):
+        with maker.editing(at) as content:
+            content["identity"]["model"]["quantization"] = "nf4"
+            content["model"]["weight_bytes"] = 700 - len(content["plan"]["dropped"])
+    data = size_data(make_curves(maker.made))
     found = {
         (row["line"], row["layers_dropped"]): row["bytes"]
         for row in data
@@ -217,32 +208,32 @@ def test_bytes_of_weights_in_few_bits_are_those_that_were_counted(maker):
 def test_errors_are_bands_where_curves_are_dense(maker):
     maker.curve(counts=range(8), num_layers=10, write=False)
     maker.curve("deepest", counts=(0, 2), num_layers=10, write=False)
-    data = points(accuracy_data(make_curves(map(read_entry, maker.made)), "facts"))
+    data = point_rows(accuracy_data(make_curves(maker.made), "facts"))
     kinds = {(row["curve"], row["error"]) for row in data}
     assert kinds == {("block", "band"), ("deepest", "bar")}
-    assert errors_of(data) == "bands and bars: ±1 standard error"
+    assert error_caption(data) == "bands and bars: ±1 standard error"
 
 
 def test_of_many_subjects_and_curves_whole_curves_are_left_out_and_it_is_said(maker, monkeypatch):
-    monkeypatch.setattr("layerprune.report.outcomes.MOST_MARKS", 14)
+    monkeypatch.setattr("layerprune.report.figures.accuracy_figures.MAX_SUBJECT_POINTS", 14)
     for strategy in ("block", "deepest"):
         for heal in ("none", "lora"):
             maker.curve(strategy, heal=heal, write=False)
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
     figures = list(make_figures(curves, make_tasks(curves), []))
     (figure,) = (figure for figure in figures if figure.name == "subjects-facts")
-    assert {row["curve"] for row in points(figure.data)} == {
+    assert {row["curve"] for row in point_rows(figure.data)} == {
         "block · not healed",
         "deepest · not healed",
     }
-    assert len(points(figure.data)) == 2 * 3 * 2  # of two curves, on two subjects, all points
+    assert len(point_rows(figure.data)) == 2 * 3 * 2  # of two curves, on two subjects, all points
     assert "2 of 4 curves" in figure.caption
 
 
 def test_one_model_that_was_asked_in_several_ways_has_its_words_once(maker):
     maker.curve(questions=20, limit=20, write=False)
     maker.curve(questions=7, limit=7, write=False)
-    curves = make_curves(map(read_entry, maker.made))
+    curves = make_curves(maker.made)
 
     def labels(some):
         data = accuracy_data(some, "facts")

@@ -3,18 +3,18 @@ from statistics import median
 
 import pytest
 
-from layerprune.report import draw, show
-from layerprune.report.cost import MEMORY, TIME, cost_data
-from layerprune.report.curves import make_curves, make_tasks
-from layerprune.report.entry import read_entry
-from layerprune.report.figures import make_figures
-from layerprune.report.healed import make_healed, short
-from layerprune.report.lines import look_of
-from layerprune.report.training import MOST_LOSSES, MOST_MEASURED, training_data
+from layerprune.analysis.curves import make_curves, make_tasks
+from layerprune.report import draw
+from layerprune.report.figures.chart import study_style
+from layerprune.report.figures.cost_figures import MEMORY, TIME, training_cost_data
+from layerprune.report.figures.healing_figure import MAX_HELDOUT, MAX_TRAINING, healing_data
+from layerprune.report.figures.study_figures import make_figures
+from layerprune.report.tables.healing_table import make_healing_table, short
+from layerprune.report.terminal import show
 
 
 def curves_of(maker):
-    return make_curves(read_entry(point) for point in maker.made)
+    return make_curves(maker.made)
 
 
 def healing_figure(curves):
@@ -33,55 +33,54 @@ def healed(maker):
 
 
 def test_the_lines_are_those_of_the_records(healed):
-    data = training_data(curves_of(healed))
-    trained = [
-        point for point in healed.made if point.healing and point.healing["recipe"] != "linear"
-    ]
+    data = healing_data(curves_of(healed))
+    trained = [point for point in healed.made if point.healing and point.healing.recipe != "linear"]
     assert {datum["point"] for datum in data if datum["kind"] != "dense"} == {
         point.key for point in trained
     }
     for point in trained:
         mine = [datum for datum in data if datum.get("point") == point.key]
-        assert {datum["panel"] for datum in mine} == {f"{point.num_dropped} layers dropped"}
+        assert {datum["panel"] for datum in mine} == {f"{point.num_dropped} layers removed"}
         for kind, name in (("training", "loss"), ("heldout", "heldout")):
             found = [(datum["step"], datum["value"]) for datum in mine if datum["kind"] == kind]
             assert found == [
-                (step["step"], step[name])
-                for step in point.healing["steps"]
-                if step[name] is not None
+                (step.step, getattr(step, name))
+                for step in point.healing.steps
+                if getattr(step, name) is not None
             ]
     # The goal: the whole model, once in each panel.
     dense = [(datum["panel"], datum["value"]) for datum in data if datum["kind"] == "dense"]
-    assert dense == [("2 layers dropped", 3.0), ("4 layers dropped", 3.0)]
+    assert dense == [("2 layers removed", 3.0), ("4 layers removed", 3.0)]
 
 
 def test_long_runs_are_thinned_and_say_so(maker):
     maker.point([3], heal="lora", steps=1000, write=False)
-    steps = maker.made[0].healing["steps"]
-    for step in steps:
-        step["heldout"] = 5.0 - step["step"] / 1000
+    with maker.editing() as content:
+        for step in content["healing"]["steps"]:
+            step["heldout"] = 5.0 - step["step"] / 1000
+    steps = maker.made[0].healing.steps
     curves = curves_of(maker)
-    data = training_data(curves)
+    data = healing_data(curves)
     training = [datum for datum in data if datum["kind"] == "training"]
-    assert len(training) == MOST_LOSSES
-    first = [step["loss"] for step in steps[1:6]]
+    assert len(training) == MAX_TRAINING
+    first = [step.loss for step in steps[1:6]]
     assert (training[0]["step"], training[0]["over"]) == (3, 5)
     assert training[0]["value"] == pytest.approx(sum(first) / 5)
     heldout = [datum for datum in data if datum["kind"] == "heldout"]
-    assert len(heldout) == MOST_MEASURED
+    assert len(heldout) == MAX_HELDOUT
     assert (heldout[0]["step"], heldout[-1]["step"]) == (0, 1000)
-    assert all(datum["value"] == steps[datum["step"]]["heldout"] for datum in heldout)
+    assert all(datum["value"] == steps[datum["step"]].heldout for datum in heldout)
     assert "means over up to 5 steps" in healing_figure(curves).caption
 
 
 def test_the_figure_says_its_numbers(healed):
     figure = healing_figure(curves_of(healed))
     for point in healed.made:
-        if point.healing is None or point.healing["recipe"] == "linear":
+        if point.healing is None or point.healing.recipe == "linear":
             continue
-        measured = [step for step in point.healing["steps"] if step["heldout"] is not None]
-        losses = ", ".join(f"{step['heldout']:.3f} at step {step['step']}" for step in measured)
-        name = f"block · {point.healing['recipe']}, {point.num_dropped} layers dropped"
+        measured = [step for step in point.healing.steps if step.heldout is not None]
+        losses = ", ".join(f"{step.heldout:.3f} at step {step.step}" for step in measured)
+        name = f"block · {point.healing.recipe}, {point.num_dropped} layers removed"
         assert f"{name}: held-out {losses}; training" in figure.alt
     assert "linear" not in figure.alt
     assert "</svg>" in figure.svg()
@@ -89,69 +88,67 @@ def test_the_figure_says_its_numbers(healed):
 
 def test_the_cost_of_a_step_is_a_curve(healed):
     curves = curves_of(healed)
-    data = cost_data(curves)
+    data = training_cost_data(curves)
     assert {datum["curve"] for datum in data} == {"block · full", "block · lora"}
     for point in healed.made:
-        if point.healing is None or point.healing["recipe"] == "linear":
+        if point.healing is None or point.healing.recipe == "linear":
             continue
         mine = {
             datum["panel"]: datum["value"]
             for datum in data
-            if datum["curve"].endswith(point.healing["recipe"])
+            if datum["curve"].endswith(point.healing.recipe)
             and datum["layers_dropped"] == point.num_dropped
         }
-        seconds = [step["seconds"] for step in point.healing["steps"][1:]]
-        tokens = point.healing["tokens"] / len(seconds)
+        seconds = [step.seconds for step in point.healing.steps[1:]]
+        tokens = point.healing.tokens / len(seconds)
         assert mine[TIME] == pytest.approx(1000 * median(seconds) / tokens)
-        assert mine[MEMORY] == pytest.approx(point.healing["peak_memory_bytes"] / 2**30)
+        assert mine[MEMORY] == pytest.approx(point.healing.peak_memory_bytes / 2**30)
     (figure,) = (each for each in make_figures(curves, [], []) if each.name == "cost")
-    assert "full, 4 layers dropped" in figure.alt
+    assert "full, 4 layers removed" in figure.alt
     assert "</svg>" in figure.svg()
 
 
 def test_a_single_fraction_is_no_curve_of_cost(maker):
     maker.point([3], heal="lora", write=False)
-    assert cost_data(curves_of(maker)) == []
+    assert training_cost_data(curves_of(maker)) == []
 
 
 def test_a_recipe_has_its_colour_in_every_figure(healed):
     curves = curves_of(healed)
-    hues = look_of(curves).hues
-    assert hues == ["block", "block · full", "block · linear", "block · lora"]
+    hues = study_style(curves).hues
+    assert hues == ["unhealed", "full", "linear", "lora"]
     for figure in make_figures(curves, make_tasks(curves), []):
         text = json.dumps(figure.spec, ensure_ascii=False)
         if figure.name in ("accuracy-facts", "loss", "healing"):
             assert json.dumps(hues, ensure_ascii=False) in text
         if figure.name == "loss":  # as in the paper
-            assert '"domain": ["healed", "not healed"], "range": [[1, 0], [2, 3]]' in text
+            assert '"domain": ["healed", "unhealed"], "range": [[1, 0], [2, 3]]' in text
 
 
 def test_the_table_holds_cost_and_effect(healed):
     curves = curves_of(healed)
-    table = make_healed(curves, make_tasks(curves))
+    table = make_healing_table(curves, make_tasks(curves))
     rows = {(row[0], int(row[1])): row for row in table.rows}
     points = [point for point in healed.made if point.healing is not None]
     assert len(rows) == len(table.rows) == len(points)
     before = {point.num_dropped: point for point in healed.made if point.healing is None}
     for point in points:
         healing = point.healing
-        row = rows[healing["recipe"], point.num_dropped]
-        then, now = (
-            each.scores[0]["measures"]["acc"] for each in (before[point.num_dropped], point)
-        )
+        row = rows[healing.recipe, point.num_dropped]
+        then, now = (each.scores[0].measures["acc"] for each in (before[point.num_dropped], point))
         assert row[2:] == (
-            short(healing["tokens"]),
-            f"{healing['tokens'] / healing['seconds']:,.0f}",
-            f"{healing['seconds']:.1f}",
-            f"{healing['peak_memory_bytes'] / 2**30:.2f}",
-            short(healing["trainable_parameters"]),
-            f"{healing['heldout_before']:.3f} → {healing['heldout_after']:.3f}",
-            f"{100 * then['value']:.1f} ± {100 * then['stderr']:.1f} → "
-            f"{100 * now['value']:.1f} ± {100 * now['stderr']:.1f}",
+            short(healing.tokens),
+            f"{healing.tokens / healing.seconds:,.0f}",
+            f"{healing.seconds:.1f}",
+            f"{healing.peak_memory_bytes / 2**30:.2f}",
+            short(healing.trainable_parameters),
+            f"{healing.heldout_before:.3f} → {healing.heldout_after:.3f}",
+            f"{100 * then.value:.1f} ± {100 * then.stderr:.1f} → "
+            f"{100 * now.value:.1f} ± {100 * now.stderr:.1f}",
         )
     for count in (2, 4):
         assert f"n={count} ridge 0.01, explained 0.4322" in table.note
-    assert "no such point" not in table.note
+    assert "lacks this point" not in table.note
 
 
 def test_only_the_same_layers_and_questions_are_a_before(maker):
@@ -160,18 +157,18 @@ def test_only_the_same_layers_and_questions_are_a_before(maker):
     maker.point([5, 6], limit=5, write=False)
     maker.point([5, 6], heal="lora", write=False)
     curves = curves_of(maker)
-    table = make_healed(curves, make_tasks(curves))
+    table = make_healing_table(curves, make_tasks(curves))
     (row,) = table.rows
-    assert "no such point" in table.note
-    acc = maker.made[-1].scores[0]["measures"]["acc"]
-    assert row[-1] == f"→ {100 * acc['value']:.1f} ± {100 * acc['stderr']:.1f}"
+    assert "lacks this point" in table.note
+    acc = maker.made[-1].scores[0].measures["acc"]
+    assert row[-1] == f"→ {100 * acc.value:.1f} ± {100 * acc.stderr:.1f}"
 
 
 def test_curves_have_their_whole_name_where_recipes_are_not_enough(maker):
     for strategy in ("block", "deepest"):
         maker.point([3], strategy=strategy, heal="lora", write=False)
     curves = curves_of(maker)
-    table = make_healed(curves, make_tasks(curves))
+    table = make_healing_table(curves, make_tasks(curves))
     assert [row[0] for row in table.rows] == ["block · lora", "deepest · lora"]
     assert table.columns[0] == "curve"
 
@@ -200,11 +197,12 @@ def test_the_section_has_the_table_and_a_figure_if_something_was_trained(maker, 
     html = (maker.study / "report.html").read_text(encoding="utf-8")
     assert html.count('<section id="healing">') == html.count('href="#healing"') == 1
     section = html.split('<section id="healing">')[1].split("</section>")[0]
-    table = make_healed(report.curves, report.tasks)
+    table = make_healing_table(report.curves, report.tasks)
     for row in table.rows:
         assert "<tr>" + "".join(f"<td>{text}</td>" for text in row) + "</tr>" in section
     drawn = [path.name for path in report.written if path.stem == "healing"]
-    assert drawn == (["healing.svg", "healing.png", "healing.csv"] if "lora" in recipes else [])
+    files = [f"healing.{suffix}" for suffix in ("svg", "png", "pdf", "csv")]
+    assert drawn == (files if "lora" in recipes else [])
     show(report)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "held-out loss" in line and "facts %" in line]
@@ -228,63 +226,10 @@ def test_the_table_is_readable_at_100_columns(maker, capsys):
     assert row.count("→") == 2
 
 
-def broken(healing, name):
-    """A healing with something wrong in it, and what is said of it."""
-    steps = healing["steps"]
-    if name == "no number":
-        return {**healing, "heldout_after": "three"}, "finite number"
-    if name == "nan":
-        return {
-            **healing,
-            "steps": [*steps, {**steps[-1], "step": 99, "loss": float("nan")}],
-        }, "nan"
-    if name == "lacking":
-        return {key: value for key, value in healing.items() if key != "tokens"}, "tokens"
-    if name == "negative":
-        return {**healing, "trainable_parameters": -1}, "count"
-    if name == "no steps":
-        return {**healing, "steps": 5}, "not that of a point"
-    if name == "back in time":
-        return {**healing, "steps": steps[::-1]}, "do not rise"
-    if name == "no details":
-        return {**healing, "details": [0.1]}, "not that of a point"
-    if name == "other recipe":
-        return {**healing, "recipe": "full"}, "healed by full"
-    return "lora", "not that of a point"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "no number",
-        "nan",
-        "lacking",
-        "negative",
-        "no steps",
-        "back in time",
-        "no details",
-        "other recipe",
-        "text",
-    ],
-)
-def test_a_damaged_healing_is_skipped_and_named(maker, name):
-    maker.profile()
-    maker.point([3])
-    point = maker.point([3], heal="lora")
-    path = maker.study / "points" / point.key / "record.json"
-    content = json.loads(path.read_text())
-    content["healing"], said = broken(content["healing"], name)
-    path.write_text(json.dumps(content))
-    report = draw(maker.study)
-    (line,) = report.skipped
-    assert line.startswith(f"points/{point.key}/record.json: ")
-    assert said in line
-    assert {row.heal for row in report.rows} == {"none"}
-
-
 def test_a_healed_point_whose_record_says_nothing_of_it_is_a_point_like_others(maker):
-    maker.point([3], heal="lora", write=False).__dict__["healing"] = None
+    maker.point([3], heal="lora", write=False)
+    with maker.editing() as content:
+        del content["healing"]
     curves = curves_of(maker)
-    assert make_healed(curves, make_tasks(curves)) is None
+    assert make_healing_table(curves, make_tasks(curves)) is None
     assert healing_figure(curves) is None

@@ -4,13 +4,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from layerprune.analysis.curves import make_curves
 from layerprune.record.point import HELDOUT
 from layerprune.report import draw
-from layerprune.report.controls import DIMENSIONS, controls
-from layerprune.report.curves import make_curves
-from layerprune.report.entry import read_entry
-from layerprune.report.packed import packed
-from layerprune.report.page import embedded_json
+from layerprune.report.figures.figure import columnar
+from layerprune.report.page import choices, script_json
 
 EVIL = "<script>alert(1)</script>"
 
@@ -74,32 +72,29 @@ def page(drawn):
 
 
 def test_the_curves_of_the_page_are_those_of_the_records(drawn, page):
-    points = {(point.plan["strategy"], point.num_dropped): point for point in drawn.made}
+    points = {(point.plan.strategy, point.num_dropped): point for point in drawn.made}
     found = [row for row in data_of(page.specs["spec-accuracy-facts"]) if row["kind"] == "point"]
     assert len(found) == len(points)
     for row in found:
         point = points[row["curve"], row["layers_dropped"]]
-        acc = point.scores[0]["measures"]["acc"]
-        assert (row["value"], row["stderr"]) == (acc["value"], acc["stderr"])
-        assert (row["low"], row["high"]) == (
-            acc["value"] - acc["stderr"],
-            acc["value"] + acc["stderr"],
-        )
-        assert row["fraction"] == point.plan["fraction"]
-        assert row["num_samples"] == point.scores[0]["num_samples"]
+        acc = point.scores[0].measures["acc"]
+        assert (row["value"], row["stderr"]) == (acc.value, acc.stderr)
+        assert (row["low"], row["high"]) == (acc.value - acc.stderr, acc.value + acc.stderr)
+        assert row["fraction"] == point.plan.fraction
+        assert row["num_samples"] == point.scores[0].num_samples
     for row in data_of(page.specs["spec-loss"]):
         if row["kind"] == "point":
             assert row["task"] == HELDOUT
             point = points[row["curve"], row["layers_dropped"]]
-            assert row["value"] == point.loss["normalised"]
+            assert row["value"] == point.loss.normalised
     subjects = [r for r in data_of(page.specs["spec-subjects-facts"]) if r["kind"] == "point"]
     assert {
         (row["curve"], row["layers_dropped"], row["task"], row["value"]) for row in subjects
     } == {
-        (*key, score["task"], score["measures"]["acc"]["value"])
+        (*key, score.task, score.measures["acc"].value)
         for key, point in points.items()
         for score in point.scores
-        if score["parent"] == "facts"
+        if score.parent == "facts"
     }
 
 
@@ -117,8 +112,8 @@ def test_every_picture_has_its_numbers_in_words(drawn, page):
     assert len(pictures) == 7
     assert all(picture["src"].startswith("data:image/svg+xml;base64,") for picture in pictures)
     for point in drawn.made:
-        acc = point.scores[0]["measures"]["acc"]["value"]
-        said = f"{point.plan['strategy']}, {point.num_dropped} layers dropped: {acc:.1%}"
+        acc = point.scores[0].measures["acc"].value
+        said = f"{point.plan.strategy}, {point.num_dropped} layers removed: {acc:.1%}"
         assert said in pictures[0]["alt"]
     assert "dense model" in pictures[0]["alt"]
     assert "n=2: 0." in pictures[4]["alt"]
@@ -149,7 +144,8 @@ def test_the_page_says_with_what_it_was_made(page):
 def test_names_are_text_wherever_they_stand(maker):
     maker.curve(model=EVIL, tasks=("facts", EVIL), subjects=("a", "</script><b>"))
     maker.curve(model="tiny")
-    maker.made[-1].provenance["arguments"].append(EVIL)
+    with maker.editing() as content:
+        content["provenance"]["arguments"].append(EVIL)
     maker.point([3], model=EVIL, strategy=EVIL, heal=EVIL, tasks=(EVIL,))
     maker.profile()
     report = draw(maker.study)
@@ -188,12 +184,12 @@ def test_data_that_are_packed_come_back_as_they_were():
         {"kind": "dense", "label": "</script>", "value": 1.0},
         {},
     ]
-    again = unpacked(json.loads(embedded_json(packed(data))))
+    again = unpacked(json.loads(script_json(columnar(data))))
     assert again == data
     assert [[type(value) for value in row.values()] for row in again] == [
         [type(row[name]) for name in other] for row, other in zip(data, again, strict=True)
     ]
-    assert packed([]) == {"length": 0, "columns": {}}
+    assert columnar([]) == {"length": 0, "columns": {}}
 
 
 def test_each_figure_has_its_numbers_as_csv(drawn, page):
@@ -213,13 +209,18 @@ def test_each_figure_has_its_numbers_as_csv(drawn, page):
 
 def test_boxes_are_there_for_what_varies_alone(maker):
     maker.curve()
-    html = controls(make_curves(map(read_entry, maker.made)))
-    assert html == ""
+    assert choices(make_curves(maker.made)) == {}
     maker.curve("deepest", seed=3)
-    html = controls(make_curves(map(read_entry, maker.made)))
-    names = [name for name in DIMENSIONS if f'name="{name}"' in html]
-    assert names == ["strategy", "seed"]
-    assert html.count("<input") == 4
+    assert choices(make_curves(maker.made)) == {
+        "strategy": ["block", "deepest"], "seed": ["0", "3"],
+    }  # fmt: skip
+    draw(maker.study)
+    boxes = [
+        attributes["name"]
+        for tag, attributes in read(maker.study / "report.html").elements
+        if tag == "input"
+    ]
+    assert boxes == ["strategy", "strategy", "seed", "seed"]
 
 
 def test_headings_tables_and_landmarks_are_named(drawn, page):

@@ -2,7 +2,7 @@
 
 from layerprune.report import read
 from layerprune.report.__main__ import main
-from layerprune.report.terminal import BOTH, HEIGHT, MARKS, make_plots
+from layerprune.report.terminal import HEIGHT, MARKS, SEVERAL, make_plots
 
 
 def test_curves_are_told_apart_by_their_marks(maker):
@@ -14,9 +14,9 @@ def test_curves_are_told_apart_by_their_marks(maker):
     drawn = "\n".join(line[7:] for line in plot.lines[:HEIGHT])
     assert drawn.count("o") == 6
     assert drawn.count("x") == 6
-    assert drawn.count(BOTH) == 1  # the dense model
+    assert drawn.count(SEVERAL) == 1  # the dense model
     assert plot.legend[:2] == ("  o  block", "  x  deepest")
-    assert "guessing evenly (25.0%)" in plot.legend[-1]
+    assert "chance (25.0%)" in plot.legend[-1]
     assert plot.lines[-1].split() == ["0%", "19%", "38%", "56%", "75%"]
     # The worse curve lies below.
     at = {
@@ -35,14 +35,15 @@ def test_many_curves_take_several_plots(maker):
 
 def test_accuracies_at_both_ends_are_drawn(maker):
     for share in (0.0, 1.0):
-        point = maker.point(range(int(4 * share)), chance=None, write=False)
-        point.scores[0]["measures"]["acc"]["value"] = share
-        for score in point.scores:
-            score["correct"] = None
-    from layerprune.report.curves import make_curves, make_tasks
-    from layerprune.report.entry import read_entry
+        maker.point(range(int(4 * share)), chance=None, write=False)
+        with maker.editing() as content:
+            content["scores"][0]["measures"]["acc"]["value"] = share
+            for score in content["scores"]:
+                score["correct"] = None
 
-    curves = make_curves(map(read_entry, maker.made))
+    from layerprune.analysis.curves import make_curves, make_tasks
+
+    curves = make_curves(maker.made)
     plot = make_plots(curves, make_tasks(curves), 60)[0]
     assert plot.lines[0][:6].strip() == "100%"
     assert "o" in plot.lines[0]
@@ -58,7 +59,7 @@ def test_text_writes_nothing(maker, capsys):
     assert main([str(maker.study), "--text"]) == 0
     said = capsys.readouterr().out
     assert sorted(maker.study.rglob("*")) == before
-    assert "accuracy against the fraction of layers dropped" in said
+    assert "accuracy against the fraction of layers removed" in said
     assert "Critical fractions" in said
     assert "Skipped points/x/record.json" in said
     assert all(len(line) <= 100 for line in said.splitlines() if "Skipped" not in line)

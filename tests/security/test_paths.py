@@ -5,10 +5,10 @@ import sys
 import pytest
 from studies import Maker
 
-from layerprune import pipeline
 from layerprune.config.compose import compose
 from layerprune.errors import UserError
 from layerprune.report import draw
+from layerprune.run import pipeline
 
 OUT = "../../../../out"
 

@@ -10,7 +10,7 @@ import pytest
 
 from layerprune.config.compose import compose
 from layerprune.errors import UserError
-from layerprune.redact import HIDDEN, Redacted
+from layerprune.runtime.redact import HIDDEN, Redacted
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ FAILS = {
         1,
     ),
     "the program has an error": (
-        "from layerprune import pipeline\n"
+        "from layerprune.run import pipeline\n"
         "def fail(*_):\n    raise RuntimeError(said)\n"
         "pipeline._export = fail\n",
         1,
@@ -108,7 +108,7 @@ def test_planted_keys_are_nowhere(run, tmp_path, how):
 def test_a_key_in_the_configuration_is_refused(run, tmp_path):
     done = run("", "model.name=${oc.env:HF_TOKEN}")
     assert done.returncode == 2
-    assert done.stderr.startswith("layerprune: model.name holds a password, a token or a key")
+    assert done.stderr.startswith("layerprune: model.name contains a password, a token or a key")
     assert len(done.stderr.splitlines()) == 1
     assert leaks(done, tmp_path) == set()
 
@@ -117,7 +117,7 @@ def test_a_key_in_the_configuration_is_refused(run, tmp_path):
     "value", ["hf_abcdefghijklmnopqrst", "https://me:word@host/x", "http://host/?api_key=word"]
 )
 def test_forms_that_keys_have_are_refused_whatever_their_source(value):
-    with pytest.raises(UserError, match=r"^model\.name holds a password"):
+    with pytest.raises(UserError, match=r"^model\.name contains a password"):
         compose(f"model.name='{value}'")
 
 

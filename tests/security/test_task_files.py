@@ -4,7 +4,7 @@ import pytest
 
 from layerprune.config.schema import EvalConfig
 from layerprune.errors import UserError
-from layerprune.evaluate.harness import Questions
+from layerprune.evaluate.eval_tasks import EvalTasks
 
 TASK = """
 task: mine
@@ -61,18 +61,18 @@ def changed(folder, old, new):
 
 
 def questions(folder, **settings):
-    return Questions(EvalConfig(tasks=["mine"], include_path=str(folder), **settings))
+    return EvalTasks(EvalConfig(tasks=["mine"], include_path=str(folder), **settings))
 
 
 def test_task_files_without_code_need_no_trust(folder):
-    assert questions(folder).solved()
+    assert questions(folder).solved_examples()
 
 
 @pytest.mark.parametrize("how", WITH_CODE)
 def test_code_of_task_files_runs_only_where_it_is_trusted(folder, how, monkeypatch):
     monkeypatch.chdir(folder)
     changed(folder, *WITH_CODE[how])
-    with pytest.raises(UserError, match=r"eval\.trust_task_code=true runs it here.*read it first"):
+    with pytest.raises(UserError, match=r"Read it first; eval\.trust_task_code=true runs it"):
         questions(folder).load()
     assert not (folder / "ran").exists()
 
@@ -82,11 +82,11 @@ def test_trusted_code_runs_and_is_said(folder, capsys):
     with pytest.raises(UserError, match="cannot be loaded"):  # it gives no rows
         questions(folder, trust_task_code=True).load()
     assert (folder / "ran").read_text() == "ran"
-    assert "It runs here, with all that you may do yourself" in capsys.readouterr().err
+    assert "It has all your permissions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_templates_do_not_reach_beyond_their_question(folder, trusted):
     changed(folder, '"{{question}}"', f'"{ESCAPE}"')
     with pytest.raises(UserError, match="__class__"):
-        questions(folder, trust_task_code=trusted).solved()
+        questions(folder, trust_task_code=trusted).solved_examples()

@@ -77,7 +77,9 @@ def test_yaml_from_elsewhere_cannot_run_code(foreign, how, tmp_path, monkeypatch
     searched = f"hydra.searchpath=[file://{foreign(FOREIGN[how])}]"
     with (
         initialize_config_dir(str(conf_dir()), version_base="1.3"),
-        pytest.raises(UserError, match=r"^(hydra|eval)\.[\w.()-]+.*not taken from a configuration"),
+        pytest.raises(
+            UserError, match=r"^(hydra|eval)\.[\w.()-]+.*: a configuration must not set it"
+        ),
     ):
         hydra_compose("config", overrides=[searched, "experiment=foreign"])
     assert not (tmp_path / "ran").exists()

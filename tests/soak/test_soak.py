@@ -10,9 +10,9 @@ import psutil
 import pytest
 from tiny import byte_tokenizer, tiny
 
-from layerprune import app
-from layerprune.files import UNFINISHED, write_json
+from layerprune import cli
 from layerprune.record.store import Store
+from layerprune.runtime.atomic_files import UNFINISHED, write_json
 
 MEASURED = Path(__file__).parents[2] / "outputs" / "soak.json"
 """What the README quotes."""
@@ -75,7 +75,7 @@ def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypa
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", None)  # as it is in a new process
     children = set(process.children(recursive=True))
-    app.main()
+    cli.main()
 
     assert len(resident) == POINTS
     assert len(list(tmp_path.glob("outputs/default/points/*/record.json"))) == POINTS

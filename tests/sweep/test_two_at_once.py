@@ -17,7 +17,7 @@ def test_two_sweeps_at_once_do_each_point_once(tmp_path, models, tiny_tasks, pre
         for _ in range(2)
     ]  # fmt: skip
     for run in runs:
-        _, said = run.communicate(timeout=300)
+        _, said = run.communicate(timeout=900)
         assert run.returncode == 0, said
     assert curves(tmp_path) == curves(undisturbed)
     logs = study(tmp_path).glob("jobs/*/layerprune.log")

@@ -6,10 +6,11 @@ import sys
 import pytest
 from studies import Maker
 
-from layerprune.report.curves import make_curves, make_tasks
-from layerprune.report.entry import read_entry
+from layerprune.analysis.curves import make_curves, make_tasks
+from layerprune.report import draw
 from layerprune.track.dashboard import main, sections
-from layerprune.track.rows import row
+from layerprune.track.media import media_key
+from layerprune.track.runs import history_row
 
 ARGUMENTS = ("--project", "layers", "--entity", "somebody")
 
@@ -27,7 +28,7 @@ def test_a_workspace_by_what_a_study_holds(maker, tmp_path, capsys):
     file = tmp_path / "workspace.json"
     assert main([str(maker.study), *ARGUMENTS, "--to", str(file)]) == 0
     assert capsys.readouterr().err == ""
-    (workspace,) = json.loads(file.read_text())["workspaces"]
+    study, workspace = json.loads(file.read_text())["workspaces"]
     assert (workspace["name"], workspace["entity"]) == ("study: llama", "somebody")
     section = workspace["spec"]["section"]
     parts = section["panelBankConfig"]["sections"]
@@ -42,16 +43,27 @@ def test_a_workspace_by_what_a_study_holds(maker, tmp_path, capsys):
     assert {panel["xAxis"] for panel in drawn} == {"fraction"}
     (media,) = parts[2]["panels"]
     assert media["config"]["mediaKeys"] == ["distances"]
-    filters = json.dumps(section["runSets"][0]["filters"])
+    (runset,) = section["runSets"]
+    filters = json.dumps(runset["filters"])
     assert all(word in filters for word in ("jobType", "curve", "study", "llama"))
+    groups = json.dumps(runset["grouping"])
+    assert groups.index("model_name") < groups.index("pair") < groups.index("recipe")
+
+    assert study["name"] == "study: figures and summary"
+    summary, figures = study["spec"]["section"]["panelBankConfig"]["sections"]
+    assert "summary" in json.dumps(summary["panels"])
+    keys = [key for panel in figures["panels"] for key in panel["config"]["mediaKeys"]]
+    report = draw(maker.study)
+    assert set(keys) == {media_key(path.stem) for path in report.written if path.suffix == ".png"}
+    assert "study" in json.dumps(study["spec"]["section"]["runSets"][0]["filters"])
 
 
 def test_accuracies_go_by_the_names_of_their_rows(maker):
     maker.curve(tasks=("written",), subjects=(), chance=None, measure="exact_match.strict-match")
-    curves = make_curves(map(read_entry, maker.made))
-    drawn = [panel.columns for panel in sections("tiny", curves, make_tasks(curves))[0].panels]
-    assert drawn[0] == ("written/exact_match.strict-match",)
-    assert {name for names in drawn for name in names} <= row(maker.made[0]).keys()
+    curves = make_curves(maker.made)
+    drawn = sections("tiny", curves, make_tasks(curves))["Curves: tiny"]
+    assert next(iter(drawn)) == "written/exact_match.strict-match"
+    assert drawn.keys() <= history_row(maker.made[0]).keys()
 
 
 def test_it_comes_back_as_it_was(maker):
@@ -59,7 +71,7 @@ def test_it_comes_back_as_it_was(maker):
     from layerprune.track.dashboard import make_workspaces
 
     maker.curve()
-    (workspace,) = make_workspaces(maker.study, "somebody", "layers")
+    _, workspace = make_workspaces(maker.study, "somebody", "layers")
     again = ws.Workspace._from_model(workspace._to_model())
     assert [section.name for section in again.sections] == [
         section.name for section in workspace.sections

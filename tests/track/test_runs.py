@@ -10,8 +10,7 @@ from studies import Maker
 
 from layerprune.errors import PointFailed
 from layerprune.record.store import Store
-from layerprune.track.rows import healing_rows, row
-from layerprune.track.runs import make_runs
+from layerprune.track.runs import healing_rows, history_row, make_runs
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_all_tasks_of_a_curve_are_columns_of_one_run(maker):
 
 
 def test_names_with_a_slash_are_the_measures_of_curves_csv(maker):
-    values = row(maker.point([1, 2], heal="lora"))
+    values = history_row(maker.point([1, 2], heal="lora"))
     measures = {name for name in values if "/" in name and not name.endswith("_stderr")}
     assert measures == {
         f"{task}/{measure}"
@@ -75,7 +74,7 @@ def test_content_follows_records_and_nothing_else(maker):
     second = {run.id: run.content for run in make_runs(maker.study)[0]}
     changed = {name for name in first if first[name] != second[name]}
     assert len(set(second) - set(first)) == 1
-    assert len(changed) == 1, "the curve alone"
+    assert len(changed) == 2, "the curve and the study"
 
 
 def test_another_study_has_other_ids(maker, tmp_path):
@@ -109,7 +108,7 @@ def test_a_damaged_record_costs_its_own_run_only(maker):
     path = maker.study / "points" / maker.made[0].key / "record.json"
     path.write_text(path.read_text().replace('"fraction":', '"function":'))
     runs, skipped = make_runs(maker.study)
-    assert len(runs) == 2
+    assert [run.kind for run in runs] == ["point", "curve", "study"]
     assert [line.split(":")[0] for line in skipped] == [f"points/{maker.made[0].key}/record.json"]
 
 
@@ -121,7 +120,7 @@ def test_secrets_stay_out_of_records_and_runs(maker, monkeypatch):
         "data": {"hub": "https://me:pa55word@host/x", "files": [f"https://h/x?token={key}&y=1"]},
         "model": {"path": "org/model", "revision": "hf_abcdefghijklmnopqrstuvwxyz"},
     }
-    provenance = {**point.provenance, "arguments": [f"tracker.entity={key}"]}
+    provenance = dataclasses.replace(point.provenance, arguments=(f"tracker.entity={key}",))
     path = Store(maker.study).write(
         dataclasses.replace(point, config=config, provenance=provenance)
     )

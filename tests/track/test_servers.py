@@ -90,16 +90,16 @@ def test_without_a_key_nobody_is_asked_for_one(maker, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_API_KEY")
     with refusing() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        assert "wandb login" in mirror(maker.study, ONLINE).failed
+        assert "wandb login" in mirror(maker.study, ONLINE).error
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_history_that_is_not_taken_is_not_taken_for_sent(maker, monkeypatch):
     with serving(history_status=403) as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        assert mirror(maker.study, ONLINE).failed
+        assert mirror(maker.study, ONLINE).error
         server.history_status = 200
-        assert not mirror(maker.study, ONLINE).failed
+        assert not mirror(maker.study, ONLINE).error
         (curve,) = (run for run in server.runs.values() if len(run.fractions) > 1)
         assert sorted(curve.fractions) == [0, 0.5]
 
@@ -108,37 +108,37 @@ def test_online_each_run_is_whole_and_grows_by_what_is_missing(maker, monkeypatc
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         done = mirror(maker.study, ONLINE)
-        assert (done.sent, done.failed) == (3, "")
+        assert (done.sent, done.error) == (4, "")
         by_kind = {len(run.fractions): run for run in server.runs.values()}
-        assert sorted(len(run.fractions) for run in server.runs.values()) == [1, 1, 2]
+        assert sorted(len(run.fractions) for run in server.runs.values()) == [0, 1, 1, 2]
         curve = by_kind[2]
         assert curve.exit_code == 0
         assert curve.summary["points"] == 2
         assert mirror(maker.study, ONLINE).sent == 0
 
         maker.curve(counts=(2,))
-        assert mirror(maker.study, ONLINE).sent == 2
+        assert mirror(maker.study, ONLINE).sent == 3
         assert sorted(curve.fractions) == [0, 0.25, 0.5]
 
         # The state is lost: the server says what it has.
         (maker.study / "wandb" / "mirrored.json").unlink()
-        assert mirror(maker.study, ONLINE).sent == 4
-        assert sorted(len(run.fractions) for run in server.runs.values()) == [1, 1, 1, 3]
+        assert mirror(maker.study, ONLINE).sent == 5
+        assert sorted(len(run.fractions) for run in server.runs.values()) == [0, 1, 1, 1, 3]
 
         # A point is made again and comes out otherwise: one curve with the new value is left.
         point = maker.made[0]
-        loss = {**point.loss, "nats": 9.0}
+        loss = dataclasses.replace(point.loss, nats=9.0)
         Store(maker.study).write(dataclasses.replace(point, loss=loss))
-        assert mirror(maker.study, ONLINE).sent == 2
-        assert len(server.runs) == 4
+        assert mirror(maker.study, ONLINE).sent == 3
+        assert len(server.runs) == 5
         (curve,) = (run for run in server.runs.values() if len(run.fractions) == 3)
         assert 9.0 in [row.get("heldout/loss") for row in curve.rows.values()]
-        assert len(server.deleted) == 2
+        assert len(server.deleted) == 3  # the study's run once, when a point was added
     assert not files_with(KEY.encode(), maker.study)
     state = json.loads((maker.study / "wandb" / "mirrored.json").read_text())
     assert {sent["mode"] for sent in state["runs"].values()} == {"online"}
     # What is on the server is not written beside it as well.
     assert mirror(maker.study, dataclasses.replace(ONLINE, mode=TrackerMode.offline)).sent == 0
     other = TrackerConfig(project="other")
-    assert mirror(maker.study, other).sent == 4
+    assert mirror(maker.study, other).sent == 5
     assert not files_with(KEY.encode(), maker.study)

@@ -1,0 +1,1 @@
+"""Write a point of a curve as a checkpoint that other programs load."""

@@ -1,1 +1,0 @@
-"""Many cut models of one model, in one pass: whatever they share runs once."""

@@ -1,0 +1,1 @@
+"""Choose layers to remove: metrics, layer distances, strategies and plans."""

@@ -1,0 +1,1 @@
+"""Tables of a study: for the page, a terminal, and files."""

@@ -1,0 +1,1 @@
+"""Turn a configuration into records: jobs, claims, the pipeline, and its progress."""

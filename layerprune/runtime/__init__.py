@@ -1,0 +1,1 @@
+"""Files, locks, memory, processes, progress lines: independent of models."""

@@ -1,0 +1,1 @@
+"""Run many pruned models of one model in one pass: layers that they share run once."""
