@@ -110,7 +110,7 @@ def test_help_says_type_default_and_meaning(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py", "heal=lora", "heal.steps=7", "--help"])
     cli.main()
     shown = capsys.readouterr().out
-    assert "heal.steps: whole number, 7 by default\n    Optimizer steps.\n" in shown
+    assert "heal.steps: whole number, 7 by default\n    Optimiser steps.\n" in shown
     assert "heal.rank: whole number, 16 by default\n    Rank of the LoRA adapters.\n" in shown
 
 

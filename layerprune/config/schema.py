@@ -343,7 +343,7 @@ class TrainingOptions(TextOptions):
     steps: int = II("model.healing.steps")
     """Optimiser steps."""
     batch_size: int = fitting("batch_size", short=8)
-    """Sequences in each optimizer step, over all devices."""
+    """Sequences in each optimiser step, over all devices."""
     micro_batch_size: int = 8
     """Sequences on a device at a time; gradients add up to `batch_size`."""
     learning_rate: float = II("model.healing.weights_learning_rate")
@@ -351,8 +351,8 @@ class TrainingOptions(TextOptions):
     warmup_steps: int = zero_allowed(II("warmup:${heal.steps},${model.healing.warmup_steps}"))
     """Steps over which the learning rate rises; fewer than `steps`."""
     optimizer: str = "adamw_torch"
-    """One of transformers' `optim` names. The paper does not name an optimizer, weight decay or
-    clipping: the defaults are transformers', except the optimizer of `qlora`."""
+    """One of transformers' `optim` names. The paper does not name an optimiser, weight decay or
+    clipping: the defaults are transformers', except the optimiser of `qlora`."""
     weight_decay: float = zero_allowed(0.0)
     """Share of each weight that a step subtracts, times the learning rate."""
     max_grad_norm: float = 1.0

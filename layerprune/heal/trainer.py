@@ -88,7 +88,7 @@ def training_arguments(
 
 
 def split_batch(options: TrainingOptions, on_cpu: bool) -> tuple[int, int]:
-    """Return the sequences per device at a time, and the accumulation steps of an optimizer step.
+    """Return the sequences per device at a time, and the accumulation steps of an optimiser step.
 
     Raises `UserError` if `heal.batch_size` is not a multiple of their product over all devices.
     """

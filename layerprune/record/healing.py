@@ -33,7 +33,7 @@ class Healing:
     recipe: str
     """Name of the recipe."""
     steps: tuple[TrainingStep, ...]
-    """Losses and cost of the optimizer steps, from step 0."""
+    """Losses and cost of the optimiser steps, from step 0."""
     tokens: Count
     """Tokens trained on; repeated text counts each time."""
     seconds: Number
