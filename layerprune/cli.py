@@ -66,6 +66,9 @@ def _main() -> None:
     # it made a forward pass on two cores 8 to 20 times slower; with this one about 3 times. On an
     # idle machine no difference was measured.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # cuBLAS reads it when it is first used, for `runtime.deterministic` (PyTorch's notes on
+    # reproducibility): a later job of the same process could not set it any more.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # A log that cannot be written, on a disk that is full, is not worth a traceback for each line.
     logging.raiseExceptions = False
     arguments = sys.argv[1:]

@@ -44,7 +44,7 @@ def test_a_command_of_the_page(command, tmp_path, monkeypatch, capsys):
     if number and config.heal.recipe != "none":
         # The batch is shared out over the processes, each of which takes a sequence at a time.
         monkeypatch.setattr(processes, "num_processes", lambda: int(number[1]))
-        micro, times = split_batch(config.heal, on_cpu=False)
+        micro, times = split_batch(config.heal)
         assert micro * times * int(number[1]) == config.heal.batch_size
 
 

@@ -120,6 +120,15 @@ def test_help_on_what_is_no_group_names_the_groups(here):
     assert "--help healing: choose one of model, metric" in stderr
 
 
+def test_what_cublas_reads_once_is_set_before_any_job(monkeypatch, tmp_path):
+    """A later job of the process may be deterministic when cuBLAS has been used already."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--cfg", "job"])
+    cli.main()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
 def test_the_version_is_this_programs(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py", "--version"])
     cli.main()

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import random
+import time
 from collections.abc import Mapping
 from contextlib import chdir
 from functools import cache
@@ -39,6 +40,8 @@ class EvalTasks:
         self.digest = digest(self._manager.task_index, config.tasks, OWN_TASKS, self._datasets_dir)
         """Hash of the files of tasks outside lm-eval; its own tasks have version numbers."""
         self._loaded: Any = None
+        self.prompt_seconds = 0.0
+        """Duration of making prompts, over all models."""
 
     def score(self, lm: Any) -> list[Score]:
         """Return the scores of an lm-eval model on every task and group, in lm-eval's order."""
@@ -112,7 +115,30 @@ class EvalTasks:
                 )
             if self._config.fewshot_seed is not None:
                 _shuffle(task, self._config.fewshot_seed)
+            self._build_once(task)
         self._loaded = loaded
+
+    def _build_once(self, task: Any) -> None:
+        """Make a task build its requests for the first model alone; the others reuse them.
+
+        lm-eval builds them anew for each model that it evaluates, which takes most of its time.
+        They are built again if their arguments differ, such as the tokenizer of a chat template.
+        """
+        build = task.build_all_requests
+        built: dict[str, Any] = {}
+
+        def build_all_requests(**arguments: Any) -> None:
+            started = time.monotonic()
+            # A method of the model; which one follows from the name of the tokenizer.
+            wanted = {name: value for name, value in arguments.items() if name != "chat_template"}
+            if built != wanted:
+                build(**arguments)
+                built.update(wanted)
+            for request in task.instances:
+                request.resps, request.filtered_resps = [], {}
+            self.prompt_seconds += time.monotonic() - started
+
+        task.build_all_requests = build_all_requests
 
 
 def _by_task(numbers: Mapping[str, int], loaded: Any) -> dict[str, int]:

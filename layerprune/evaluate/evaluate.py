@@ -17,8 +17,12 @@ from layerprune.model.quantized import weight_bytes
 from layerprune.model.surgery import limited_to
 from layerprune.record.point import HeldoutLoss
 from layerprune.record.scores import Score
+from layerprune.runtime.progress import say
 from layerprune.shared_forward.memory_budget import MemoryBudget
 from layerprune.shared_forward.prefix_tree import LayerPath
+
+SAY_STAGES_AFTER = 10.0
+"""Seconds of questions after which a message says what took them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class Evaluation:
     """Bytes of these parameters in memory, quantized ones with their scales."""
     device: str
     seconds: dict[str, float]
-    """By stage; the time of a shared pass is divided evenly among its models."""
+    """By stage: `prompts`, their `tokens`, `answers` of the model, `scoring` of the answers, with
+    everything that is generated, and the `heldout` loss. Models that share a stage get equal
+    shares."""
     shared_by: int
     """Number of models evaluated together, which all have the same peak memory."""
 
@@ -58,14 +64,29 @@ def evaluate_paths(
     paths = scorer.paths
     started = time.monotonic()
     losses = heldout_losses(model, heldout_ST, paths, memory_budget, answer_cache)
-    heldout_s = (time.monotonic() - started) / len(paths)
+    heldout_s, prompts_before = time.monotonic() - started, eval_tasks.prompt_seconds
+
+    def shared_seconds() -> dict[str, float]:
+        """The first path makes prompts, tokens and answers for all."""
+        prompts_s = eval_tasks.prompt_seconds - prompts_before
+        return {
+            "prompts": prompts_s,
+            "tokens": scorer.token_seconds,
+            "answers": scorer.pass_seconds,
+        }
+
     for number, path in enumerate(paths):
-        started, shared_s = time.monotonic(), scorer.seconds
+        started, before = time.monotonic(), shared_seconds()
         scorer.path = number
         scores = eval_tasks.score(scorer)
-        # The first path computes the answers of all.
-        own_s = time.monotonic() - started - (scorer.seconds - shared_s)
-        questions_s = own_s + scorer.seconds / len(paths)
+        shared = shared_seconds()
+        scoring_s = time.monotonic() - started - (sum(shared.values()) - sum(before.values()))
+        if number == 0 and sum(shared.values()) > SAY_STAGES_AFTER:
+            parts = (f"{seconds:.0f} s for {stage}" for stage, seconds in shared.items())
+            say(f"questions: {', '.join(parts)}, {scoring_s:.0f} s per model to score them.")
+        shared["heldout"] = heldout_s
+        seconds = {stage: total / len(paths) for stage, total in shared.items()}
+        seconds["scoring"] = scoring_s
         with limited_to(model, path):
             parameters, num_bytes = _parameters(model), weight_bytes(model)
         yield Evaluation(
@@ -74,7 +95,7 @@ def evaluate_paths(
             parameters=parameters,
             weight_bytes=num_bytes,
             device=", ".join(map(str, devices(model))),
-            seconds={"questions": round(questions_s, 3), "heldout": round(heldout_s, 3)},
+            seconds={stage: round(value, 3) for stage, value in seconds.items()},
             shared_by=len(paths),
         )
 

@@ -10,12 +10,13 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import has_bos_prefix
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerprune.evaluate.answer_cache import AnswerCache, CachedAnswers
@@ -37,7 +38,7 @@ from layerprune.model.partial_forward import runs_layer_by_layer
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import limited_to
 from layerprune.runtime.progress import progress_bar, say, say_once
-from layerprune.shared_forward.memory_budget import MemoryBudget, halved
+from layerprune.shared_forward.memory_budget import MAX_TREE_TOKENS, MemoryBudget, halved
 from layerprune.shared_forward.prefix_tree import LayerPath, layer_runs
 from layerprune.shared_forward.streaming_eta import announce_eta
 from layerprune.shared_forward.traversal import max_buffered_states, traverse
@@ -45,14 +46,8 @@ from layerprune.shared_forward.traversal import max_buffered_states, traverse
 CHUNK_SIZE = 256
 """Contexts whose answers are stored together: the most that an interrupted run loses."""
 
-MAX_TREE_TOKENS = 256
-"""Tokens of a tree: each attends to all others, so that larger trees cost more attention."""
-
 PLACEHOLDER: Answer = (0.0, False)
 """An answer that nobody reads."""
-
-GENERATION_BATCH = 8
-"""Prompts in a batch of lm-eval's own generation."""
 
 Prefixed = tuple[Ids, list[TokenTree]]
 """A batch of trees, and the prefix that precedes each of them."""
@@ -81,23 +76,24 @@ class Scorer(HFLM):
         answer_cache: AnswerCache | None = None,
         helping: bool = False,
     ) -> None:
-        self._encoded = lru_cache(maxsize=2)(super().tok_encode)
+        self._encoded: dict[str, list[int]] = {}
+        """Tokens of the texts that lm-eval is about to tokenize."""
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
             backend="causal",  # lm-eval's guess may be wrong for half of an encoder-decoder
-            batch_size=GENERATION_BATCH,
             max_length=max_length,
         )
         self._device = input_device(model)
         every_layer = tuple(range(len(decoder_stack(model).layers)))
         self.paths: Sequence[LayerPath] = [every_layer] if paths is None else paths
         self.path = 0
-        self.seconds = 0.0
-        """Duration of the shared passes."""
+        self.pass_seconds = self.token_seconds = 0.0
+        """Duration of the shared passes, and of tokenizing their requests."""
         self._answer_cache = answer_cache or AnswerCache()
         self._helping = helping
         self._memory_budget = MemoryBudget.of(model) if memory_budget is None else memory_budget
+        self.batch_size_per_gpu = self._memory_budget.sequences(self.max_length)  # to generate
         self._keys: dict[tuple[str, str], bytes] = {}
         self._answers: dict[bytes, list[Answer]] = {}
         """Answers of all paths, by the key of the request."""
@@ -118,20 +114,46 @@ class Scorer(HFLM):
         with limited_to(self.model, self.paths[self.path]):
             return super().generate_until(requests, disable_tqdm=True)
 
-    def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
-        """Tokenize as lm-eval does, which repeats a context for each of its options."""
-        return list(self._encoded(*args, **kwargs))
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, *args: Any, **kwargs: Any
+    ) -> list[int]:
+        """Tokenize as lm-eval does; texts that were tokenized together are looked up."""
+        if add_special_tokens is None and string in self._encoded:
+            return self._encoded[string]
+        return super().tok_encode(string, add_special_tokens, *args, **kwargs)
 
     def _tokenize(self, requests: list[Instance]) -> list[Request]:
         """Let lm-eval tokenize the requests, 1000 at a time for the progress bar."""
         self._tokenized = []
+        started = time.monotonic()
         with progress_bar("prompts", total=len(requests)) as advance:
             for start in range(0, len(requests), 1000):
                 part = requests[start : start + 1000]
+                self._encode_together([request.args for request in part])
                 super().loglikelihood(part, disable_tqdm=True)  # calls _loglikelihood_tokens
                 advance(len(part))
+        self._encoded.clear()
+        self.token_seconds += time.monotonic() - started
         tokenized, self._tokenized = self._tokenized, None
         return tokenized
+
+    def _encode_together(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Tokenize the texts of contexts and continuations on all cores, each text once.
+
+        lm-eval tokenizes one at a time, and each context again for each of its options.
+        """
+        texts: dict[str, None] = {}
+        for context, continuation in pairs:
+            if context:
+                texts |= {context.rstrip(): None, context + continuation: None}
+        starts = self.tokenizer.decode(self.prefix_token_id)
+        for has_bos in (False, True):  # lm-eval's rule for special tokens
+            alike = [text for text in texts if has_bos_prefix(text, starts) is has_bos]
+            special = False if has_bos else self.add_bos_token
+            arguments = {} if special is None else {"add_special_tokens": special}
+            if alike:
+                tokens = self.tokenizer(alike, return_attention_mask=False, **arguments)
+                self._encoded.update(zip(alike, tokens["input_ids"], strict=True))
 
     def _loglikelihood_tokens(
         self,
@@ -161,7 +183,7 @@ class Scorer(HFLM):
         if new:
             started = time.monotonic()
             self._answers.update(zip(new, self._compute(list(new.values())), strict=True))
-            self.seconds += time.monotonic() - started
+            self.pass_seconds += time.monotonic() - started
         return [self._answers[key][self.path] for key in keys]
 
     def _compute(self, requests: Sequence[Request]) -> list[list[Answer]]:
@@ -331,11 +353,12 @@ class Scorer(HFLM):
 
     def _batches(self, chunk: ContextGroup) -> list[list[TokenTree]]:
         """Return the trees of a chunk in batches that go through a layer together."""
-        tokens = self._memory_budget.tokens
+        budget = self._memory_budget
         if self._branching:
-            return list(batches(token_trees(chunk.contexts, min(MAX_TREE_TOKENS, tokens)), tokens))
+            trees = token_trees(chunk.contexts, min(MAX_TREE_TOKENS, budget.tokens))
+            return list(batches(trees, lambda width: budget.rows(width, len(chunk.prefix))))
         contexts = [Context(chunk.prefix + part.ids, part.options) for part in chunk.contexts]
-        return list(batches(unbranched_trees(contexts), tokens))
+        return list(batches(unbranched_trees(contexts), budget.rows))
 
 
 def _size(part: Prefixed) -> int:

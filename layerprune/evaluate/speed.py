@@ -5,14 +5,18 @@ Letters: B sequences, T tokens of a prompt.
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from layerprune.config.schema import SpeedConfig
-from layerprune.model.quantized import weight_bytes
+from layerprune.model.offload import devices
+from layerprune.model.quantized import is_quantized, weight_bytes
 from layerprune.model.stack import decoder_stack, text_config
 from layerprune.model.surgery import limited_to
 from layerprune.record.speed import MedianRange, ModelSpeed, Speed
@@ -123,8 +127,9 @@ def _generate(model: PreTrainedModel, ids_BT: torch.Tensor, count: int) -> list[
 
 
 def _synchronize(model: PreTrainedModel) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+    for device in devices(model):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> Costs:
@@ -138,10 +143,41 @@ def _costs(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> Cos
 
 
 def _flops(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> int:
-    """Count the operations of generating `new_tokens` of each sequence, prefill included."""
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+    """Count the operations of generating `new_tokens` of each sequence, prefill included.
+
+    A quantised layer counts as the unquantised one.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    with _counted_quantized(model) as quantized, counter:
         _generate(model, ids_BT, new_tokens)
-    return counter.get_total_flops()
+    return counter.get_total_flops() + sum(quantized)
+
+
+@contextmanager
+def _counted_quantized(model: PreTrainedModel) -> Iterator[list[int]]:
+    """Count the operations of quantised layers, which return zeros instead of running.
+
+    PyTorch's counter sees none of bitsandbytes' own operations, and all of those that it replaces
+    by ordinary ones, which depends on the device.
+    """
+    counts: list[int] = []
+
+    def count(part: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(state: torch.Tensor) -> torch.Tensor:
+            counts.append(2 * state.numel() * part.out_features)
+            return state.new_zeros(*state.shape[:-1], part.out_features)
+
+        return forward
+
+    part: Any
+    forwards = [(part, part.forward) for part in model.modules() if is_quantized(part)]
+    for part, _ in forwards:
+        part.forward = count(part)
+    try:
+        yield counts
+    finally:
+        for part, forward in forwards:
+            part.forward = forward
 
 
 def _measured(rounds: Sequence[Times], costs: Costs, config: SpeedConfig) -> ModelSpeed:

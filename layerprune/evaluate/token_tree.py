@@ -1,6 +1,6 @@
 """Contexts and their options as trees of tokens, in which common prefixes occur once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -94,14 +94,16 @@ def unbranched_trees(contexts: Sequence[Context]) -> list[TokenTree]:
     return sorted(trees, key=len, reverse=True)
 
 
-def batches(trees: Sequence[TokenTree], tokens: int) -> Iterator[list[TokenTree]]:
-    """Yield batches of `tokens` at most, padding included, or of a single tree.
+def batches(
+    trees: Sequence[TokenTree], max_rows: Callable[[int], int]
+) -> Iterator[list[TokenTree]]:
+    """Yield batches of at most `max_rows` trees, given the number of tokens of the largest.
 
     `trees` has the largest first, so that neighbours need little padding.
     """
     batch: list[TokenTree] = []
     for tree in trees:
-        if batch and len(batch[0]) * (len(batch) + 1) > tokens:
+        if batch and len(batch) >= max_rows(len(batch[0])):
             yield batch
             batch = []
         batch.append(tree)

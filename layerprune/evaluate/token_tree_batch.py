@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -53,16 +54,18 @@ class TokenTreeBatch:
         width = max(map(len, trees))
         self.tokens = len(trees) * width
         ids_BT, depth_BT = torch.zeros(2, len(trees), width, dtype=torch.long)
-        self._sees_BTT = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)
-        for row, tree in enumerate(trees):
+        sees_BTT = np.zeros((len(trees), width, width), dtype=np.bool_)
+        for row, (tree, sees_TT) in enumerate(zip(trees, sees_BTT, strict=True)):
             ids_BT[row, : len(tree)] = torch.tensor(tree.ids)
             depth_BT[row, : len(tree)] = torch.tensor(tree.depths)
             for node, parent in enumerate(tree.parents):
                 if parent >= 0:
-                    self._sees_BTT[row, node] |= self._sees_BTT[row, parent]
+                    sees_TT[node] = sees_TT[parent]
+                sees_TT[node, node] = True
+            np.fill_diagonal(sees_TT, True)  # padding
         device = input_device(model)
         self._ids_BT, self._depth_BT = ids_BT.to(device), depth_BT.to(device)
-        self._sees_BTT = self._sees_BTT.to(device)
+        self._sees_BTT = torch.from_numpy(sees_BTT).to(device)
 
         options = [(row, option) for row, tree in enumerate(trees) for option in tree.options]
         self._requests = [option.request for _, option in options]
@@ -82,7 +85,7 @@ class TokenTreeBatch:
         given = {"state": states[0]} if states else {"ids": self._ids_BT}
         out = run(
             **given,
-            cache=None if before is None else repeated(before, len(self._ids_BT)),
+            cache=None if before is None else continued(before),
             # Without branches no mask is needed: padding comes last, and attention is causal.
             decoder=self.decoder_arguments() if self._branching else None,
             positions=self._scored if last else None,
@@ -136,15 +139,39 @@ def windows(model: PreTrainedModel) -> dict[str, int | None]:
     return {kind: window if kind.startswith("sliding") else None for kind in sorted(kinds)}
 
 
-def repeated(before: DynamicCache, rows: int) -> DynamicCache:
-    """Return a copy of the cache of one sequence, for `rows` sequences that continue it."""
+class _PrefixLayer(DynamicLayer):
+    """The keys and values of a prefix in a layer, for sequences that continue it.
+
+    New ones follow the prefix's in what attention sees, and are not kept: a copy per sequence and
+    layer would take more memory than everything else.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Return the prefix's keys and values with new ones [B, heads, T, width] after them."""
+        assert self.keys is not None
+        assert self.values is not None
+        rows = len(key_states)
+        return (
+            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=2),
+            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=2),
+        )
+
+
+def continued(before: DynamicCache) -> DynamicCache:
+    """Return a cache for any number of sequences that continue that of `before`, which stays."""
     cache = DynamicCache()
-    for number, layer in enumerate(before.layers):
+    for layer in before.layers:
         assert isinstance(layer, DynamicLayer)
         assert layer.keys is not None
         assert layer.values is not None
-        keys, values = layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1)
-        cache.update(keys, values, number)
+        cache.layers.append(_PrefixLayer(layer.keys, layer.values))
     return cache
 
 

@@ -9,7 +9,7 @@ import gc
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -48,6 +48,11 @@ def shard_frozen_weights(
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, sharded)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Return True if weights of a model are sharded over processes."""
+    return any(isinstance(part, DTensor) for part in model.parameters())
+
+
 def wait_until_freed() -> None:
     """Return when this and every other process have freed their memory of a model."""
     gc.collect()
@@ -62,8 +67,7 @@ def common_budget(model: PreTrainedModel, memory_bytes: int | None) -> int | Non
     Processes with a sharded model run the same batches at the same time, so none may choose its
     own budget. None if the model is not sharded and no budget is given.
     """
-    sharded = any(isinstance(part, DTensor) for part in model.parameters())
-    if memory_bytes is not None or not sharded:
+    if memory_bytes is not None or not is_sharded(model):
         return memory_bytes
     device = input_device(model)
     free = torch.tensor(memory.free(device), device=device)

@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,9 +104,8 @@ class PointHealing:
         model, config, options = loaded.model, self.config, self.config.heal
         assert isinstance(options, TrainingOptions)
         device = torch_device(config.runtime.device) if shard else input_device(model)
-        on_cpu = device.type == "cpu"
         training_args = training_arguments(
-            options, self.checkpoints, config.seed, config.model.dtype, on_cpu
+            options, self.checkpoints, config.seed, config.model.dtype, device
         )
         main_process_first = nullcontext if alone else training_args.main_process_first
         with main_process_first():
@@ -115,16 +115,17 @@ class PointHealing:
             self.plan,
             ids_ST,
             self.checkpoints,
-            recompute_activations=shard or (options.recipe == "qlora" and not on_cpu),
+            recompute_activations=shard or (options.recipe == "qlora" and device.type != "cpu"),
             main_process_first=main_process_first,
         )
         set_seed(config.seed)  # LoRA's initial weights are random
         started = time.monotonic()
-        setup: TrainingSetup = options.prepare(context)
-        if shard:
-            shard_frozen_weights(setup, model, device)
-        prepare_seconds = round(time.monotonic() - started, 3)
-        healing = train(setup, options, training_args, lambda: self.heldout(model))
+        with _dtypes_restored(model):
+            setup: TrainingSetup = options.prepare(context)
+            if shard:
+                shard_frozen_weights(setup, model, device)
+            prepare_seconds = round(time.monotonic() - started, 3)
+            healing = train(setup, options, training_args, lambda: self.heldout(model))
         return setup, replace(healing, prepare_seconds=prepare_seconds)
 
     def _solve(self, loaded: LoadedModel) -> Healing:
@@ -150,3 +151,18 @@ class PointHealing:
         key = hashlib.sha256(content.encode()).hexdigest()[:12]
         cache = Path(self.config.runtime.outputs) / "cache" / "tokens"
         return cached_sequences(cache / f"{key}.npy", make)
+
+
+@contextmanager
+def _dtypes_restored(model: PreTrainedModel) -> Iterator[None]:
+    """Give the weights that a model has now their precision back after the block.
+
+    Training computes some in float32. Evaluated like this, a healed model would be compared in
+    other arithmetic than one that is not healed. Weights that the block drops are freed.
+    """
+    before = [(weakref.ref(part), part.dtype) for part in model.parameters()]
+    yield
+    for reference, dtype in before:
+        part = reference()
+        if part is not None and part.dtype != dtype:
+            part.data = part.data.to(dtype)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -22,6 +23,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 
 from layerprune.config.schema import Dtype, StopWhen, TrainingOptions
 from layerprune.errors import PointFailed, UserError
+from layerprune.heal.fsdp import is_sharded
 from layerprune.heal.setup import TrainingSetup
 from layerprune.record.healing import Healing, TrainingStep
 from layerprune.runtime import memory, processes
@@ -42,10 +44,11 @@ LogEntry = dict[str, Any]
 
 
 def training_arguments(
-    options: TrainingOptions, folder: Path, seed: int, dtype: Dtype, on_cpu: bool
+    options: TrainingOptions, folder: Path, seed: int, dtype: Dtype, device: torch.device
 ) -> TrainingArguments:
     """Return the arguments of transformers' Trainer; among several processes, this connects them.
 
+    A process trains on one device: alone on `device`, among others on the GPU of its number.
     Raises `UserError` for a batch that cannot be split evenly, and under `accelerate --use_fsdp`.
     """
     if processes.uses_fsdp():
@@ -53,10 +56,11 @@ def training_arguments(
             "accelerate launch --use_fsdp shards weights in its own way: start this with torchrun, "
             "or without --use_fsdp, and give runtime.shard=true."
         )
-    micro_batch_size, accumulation = split_batch(options, on_cpu)
+    micro_batch_size, accumulation = split_batch(options)
+    on_cpu = device.type == "cpu"
     # Without a GPU there is nothing to page for.
     paged_on_cpu = on_cpu and options.optimizer == "paged_adamw_32bit"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
         per_device_train_batch_size=micro_batch_size,
@@ -85,16 +89,27 @@ def training_arguments(
         ddp_timeout=7 * 24 * 3600,  # the others wait while the first process evaluates
         dataloader_pin_memory=not on_cpu,
     )
+    if processes.num_processes() == 1 and not on_cpu:
+        _use_only(device, arguments)
+    return arguments
 
 
-def split_batch(options: TrainingOptions, on_cpu: bool) -> tuple[int, int]:
+def _use_only(device: torch.device, arguments: TrainingArguments) -> None:
+    """Train on one device: the Trainer would take cuda:0, and split batches over all GPUs."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    assert arguments.distributed_state is not None
+    arguments.distributed_state.device = device  # where accelerate moves batches
+    arguments.__dict__["_setup_devices"] = device  # behind `arguments.device`
+    arguments._n_gpu = 1
+
+
+def split_batch(options: TrainingOptions) -> tuple[int, int]:
     """Return the sequences per device at a time, and the accumulation steps of an optimiser step.
 
     Raises `UserError` if `heal.batch_size` is not a multiple of their product over all devices.
     """
     devices = processes.num_processes()
-    if devices == 1 and not on_cpu and torch.cuda.is_available():
-        devices = torch.cuda.device_count()  # one process drives all visible GPUs
     micro_batch_size = min(options.micro_batch_size, options.batch_size)
     if options.batch_size % (micro_batch_size * devices):
         raise UserError(
@@ -131,7 +146,6 @@ def train(
     trained = [parameter for _, parameter in _trainable(setup.objective)]
     if not trained:
         raise UserError(f"heal={options.recipe} trains no weight of this model: choose another.")
-    dtypes = [parameter.dtype for parameter in trained]
     for parameter in trained:
         # In 16 bits, an update of a thousandth of a weight would be lost.
         parameter.data = parameter.data.float()
@@ -157,8 +171,6 @@ def train(
             trainer.state = state
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-    for parameter, original in zip(trained, dtypes, strict=True):
-        parameter.data = parameter.data.to(original)
     setup.objective.eval()
     names = TrainingStep.__dataclass_fields__
     history: list[LogEntry] = trainer.state.log_history
@@ -183,6 +195,21 @@ def train(
 
 class _Trainer(Trainer):
     """Transformers' Trainer with checkpoints that hold only the trainable weights."""
+
+    def _wrap_model(
+        self, model: nn.Module, training: bool = True, dataloader: Any = None
+    ) -> nn.Module:
+        """Return a model whose gradients are averaged over the processes.
+
+        On GPUs, accelerate refuses to do that for a model with sharded weights, although those are
+        frozen.
+        """
+        if not (training and is_sharded(model)) or isinstance(model, DistributedDataParallel):
+            return super()._wrap_model(model, training, dataloader)
+        prepared = self.accelerator.prepare_model(
+            model, device_placement=False, evaluation_mode=True
+        )  # for autocast alone
+        return DistributedDataParallel(prepared, find_unused_parameters=False)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """Leave the model where it was loaded: weights offloaded to disk could not be moved."""

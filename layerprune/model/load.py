@@ -194,15 +194,22 @@ def conversation_renderer(source: Source) -> RenderConversation:
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of `runtime.device`; `auto` is this process's GPU if there is any."""
+    """Return the device of `runtime.device`; `cuda` is this process's GPU, `auto` that if any."""
     if name == "auto":
-        return torch.device(
-            f"cuda:{processes.local_rank()}" if torch.cuda.is_available() else "cpu"
-        )
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"runtime.device={name}: use auto, cpu, cuda or cuda:NUMBER.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise UserError(f"runtime.device={name}: no CUDA device is available: use cpu.")
+    if device.index is None:
+        return torch.device("cuda", processes.local_rank())
+    if device.index >= torch.cuda.device_count():
+        raise UserError(
+            f"runtime.device={name}: there is no such GPU, they are numbered from 0 to "
+            f"{torch.cuda.device_count() - 1}."
+        )
     return device

@@ -1,7 +1,7 @@
 """Weights quantised by bitsandbytes to 4 or 8 bits, computed with in the model's precision."""
 
 import logging
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -76,6 +76,13 @@ def quantize_when_read(model: PreTrainedModel, quantization: Quantization, dtype
     setattr(model, f"is_loaded_in_{8 if quantization is Quantization.int8 else 4}bit", True)
 
 
+def is_quantized(part: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return True for a linear layer that bitsandbytes quantised, or quantises when it is read."""
+    if "_bnb_config" in vars(part):
+        return True
+    return isinstance(part, nn.Linear) and not part.weight.is_floating_point()
+
+
 def quantized_part(part: Any) -> Any:
     """Return the quantised replacement of a part whose weights were just read; None if it has none.
 
@@ -93,9 +100,15 @@ def quantized_part(part: Any) -> Any:
     empty, weight = holder.part.weight, part.get_parameter("weight").data
     if isinstance(part, Conv1D):
         weight = weight.T
-    settings = {name: value for name, value in vars(empty).items() if name != "SCB"}
+    settings = {name: value for name, value in vars(empty).items() if name not in ("CB", "SCB")}
     with torch.inference_mode(False):
-        # `to` quantises, even to the device that the weight is on.
+        if config.load_in_8bit:
+            from bitsandbytes.functional import int8_vectorwise_quant
+
+            # Int8Params quantises only weights that come from the CPU's memory.
+            weight, scales, _ = int8_vectorwise_quant(weight.to(torch.float16))
+            settings |= {"CB": weight, "SCB": scales}
+        # `to` quantises in 4 bits, even to the device that the weight is on.
         holder.part.weight = type(empty)(weight, requires_grad=False, **settings).to(weight.device)
     holder.part.bias = part.bias
     _disable_repacking(holder.part)

@@ -20,9 +20,10 @@ def reset_peak(device: torch.device) -> None:
     """Free unused memory, then restart the measurement of `peak`."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
-        for gpu in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(gpu)
+        if torch.cuda.is_initialized():  # before, there is nothing to reset, and CUDA refuses
+            torch.cuda.empty_cache()
+            for gpu in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(gpu)
         return
     trim()
     with contextlib.suppress(OSError):
@@ -56,7 +57,9 @@ def peak(device: torch.device) -> int:
 def free(device: torch.device) -> int:
     """Return the free bytes of a GPU, or of the machine within the limits of its control groups."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # PyTorch keeps freed blocks for itself, which the driver counts as used.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     left = int(psutil.virtual_memory().available)
     for line in _read_lines(_GROUPS):  # limits of a container or a batch system
         _, kinds, path = line.split(":", 2)

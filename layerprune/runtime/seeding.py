@@ -27,7 +27,7 @@ def seeded(seed: int, threads: int | None, deterministic: bool = False) -> Itera
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or DEFAULT_THREADS)
     if deterministic:
-        # cuBLAS reads it when it is first used (PyTorch's notes on reproducibility).
+        # The command line sets it; here for callers of `run`. cuBLAS reads it when first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     random.seed(seed)

@@ -236,7 +236,7 @@ def test_rows_are_trees_that_hold_every_sequence():
                 at: (tuple((*ids, *rest[:end]) for end in range(len(rest))), tuple(rest))
                 for at, (_, ids, rest) in enumerate(asked)
             }
-        for part in batches(token_trees(found, limit), 64):
+        for part in batches(token_trees(found, limit), lambda width: 64 // width):
             assert len(part) == 1 or len(part) * max(map(len, part)) <= 64
 
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from layerprune.config.compose import compose
-from layerprune.config.schema import SpeedConfig
+from layerprune.config.schema import Dtype, ModelConfig, Quantization, SpeedConfig
 from layerprune.errors import UserError
 from layerprune.evaluate import speed
+from layerprune.model.load import load
+from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers
 from layerprune.run import pipeline
 from layerprune.run.job import JobBuilder
@@ -38,6 +40,30 @@ def test_bytes_and_operations_are_those_of_the_cut_model(tiny_llama):
     held = sum(each.nbytes for each in cut.parameters())
     assert found[0, 1, 2, 6, 7].pruned.weight_bytes == held
     assert found[0, 1, 2, 6, 7].pruned.peak_bytes >= held
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("quantization", list(Quantization), ids=lambda kind: kind.value)
+def test_quantised_layers_count_as_unquantised_ones(quantization, stream, folder_64, tmp_path):
+    source = locate(ModelConfig(path=str(folder_64)), tmp_path / "cache")
+
+    def flops(*settings, **more):
+        model = load(source, Dtype.float32, "cpu", *settings, **more).model
+        measured = speed.speeds(model, [WHOLE[:5]], CONFIG)[WHOLE[:5]].pruned
+        with torch.inference_mode():  # layers run as before
+            assert float(model(torch.arange(6)[None]).logits.abs().sum()) > 0
+        return measured.flops_per_token, measured.flops_per_new_token
+
+    assert flops(quantization, stream=stream) == flops()
+
+
+def test_each_gpu_of_a_model_is_waited_for(tiny_llama, monkeypatch):
+    """`torch.cuda.synchronize` alone waits for the current GPU, which the model may not be on."""
+    gpus, waited = [torch.device("cuda", 1), torch.device("cuda", 3)], []
+    monkeypatch.setattr(speed, "devices", lambda _: [*gpus, torch.device("cpu")])
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    speed._synchronize(tiny_llama)
+    assert waited == gpus
 
 
 def test_numbers_are_medians_of_rounds_and_ratios_hold_within_a_round(tiny_llama, monkeypatch):

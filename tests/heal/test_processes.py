@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny import tiny
 
 from layerprune.config.compose import compose
+from layerprune.config.schema import Dtype
 from layerprune.data.text import read_text
 from layerprune.errors import UserError
 from layerprune.heal.fsdp import shard_frozen_weights
 from layerprune.heal.healing import PointHealing
 from layerprune.heal.setup import HealContext
+from layerprune.heal.trainer import train, training_arguments
 from layerprune.model.source import locate
 from layerprune.model.stack import decoder_stack
 from layerprune.prune.plan import Plan
@@ -86,6 +89,12 @@ def test_shared_out_weights_train_alike(tmp_path, folder_64, tiny_tasks):
         assert asked[0] == asked[1]
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def share(rank, port, folder):
     """A process of two: what it holds of a model before and after, and what the model says."""
     os.environ |= {
@@ -114,15 +123,47 @@ def share(rank, port, folder):
 
 
 def test_each_process_holds_its_share_of_the_frozen_weights(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    torch.multiprocessing.spawn(share, (port, tmp_path), nprocs=2)
+    torch.multiprocessing.spawn(share, (free_port(), tmp_path), nprocs=2)
     for rank in range(2):
         share_of, slope, *losses = json.loads((tmp_path / f"{rank}.json").read_text())
         assert share_of == pytest.approx(0.5, abs=0.01)
         assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
         assert slope > 0
+
+
+def train_sharded(rank, port, folder):
+    """A process of two that accelerate takes for processes on GPUs; it trains two steps."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    Accelerator.multi_device = property(lambda _: True)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    options = compose(
+        "heal=lora", "heal.steps=2", "heal.batch_size=4", "heal.micro_batch_size=1",
+        "heal.sequence_length=32", "heal.warmup_steps=1", "heal.learning_rate=1e-2",
+        "heal.dropout=0",
+    ).heal  # fmt: skip
+    cpu = torch.device("cpu")
+    arguments = training_arguments(options, folder / "checkpoints", 0, Dtype.bfloat16, cpu)
+    context = HealContext(tiny("llama"), PLAN, IDS_ST, folder, recompute_activations=True)
+    setup = options.prepare(context)
+    shard_frozen_weights(setup, setup.objective.model, cpu)
+    kinds = []
+    setup.objective.model.lm_head.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
+    train(setup, options, arguments, lambda: 1.0)
+    trained = [part for part in setup.objective.parameters() if part.requires_grad]
+    sums = [float(part.double().abs().sum()) for part in trained]
+    (folder / f"{rank}.json").write_text(json.dumps([sums, [str(kind) for kind in set(kinds)]]))
+    torch.distributed.destroy_process_group()
+
+
+def test_gpus_train_a_sharded_model_together(tmp_path):
+    torch.multiprocessing.spawn(train_sharded, (free_port(), tmp_path), nprocs=2)
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert one == other
+    assert one[1] == ["torch.bfloat16"]  # autocast is on
 
 
 def test_sharing_out_needs_several_processes(tmp_path, tiny_folder):

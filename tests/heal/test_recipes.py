@@ -22,7 +22,7 @@ from layerprune.errors import UserError
 from layerprune.evaluate.heldout_loss import heldout_loss
 from layerprune.heal.losses import NextToken
 from layerprune.heal.setup import Examples, TrainingSetup
-from layerprune.heal.trainer import split_batch, training_arguments
+from layerprune.heal.trainer import training_arguments
 from layerprune.model.stack import feed_forward_names
 from layerprune.prune.plan import Plan
 from layerprune.runtime.atomic_files import CHECKSUMS, read_checksummed, write_checksums
@@ -248,8 +248,8 @@ def test_a_loss_that_explodes_stops_with_step_and_rate(tiny_folder, tmp_path):
 def test_the_paged_optimiser_is_for_gpus(tiny_folder, tmp_path):
     config = configure(tiny_folder, "qlora")
     on_gpu, on_cpu = (
-        training_arguments(config.heal, tmp_path, 0, config.model.dtype, on_cpu=on_cpu).optim
-        for on_cpu in (False, True)
+        training_arguments(config.heal, tmp_path, 0, config.model.dtype, torch.device(device)).optim
+        for device in ("meta", "cpu")
     )
     assert (on_gpu, on_cpu) == ("paged_adamw_32bit", "adamw_torch")
 
@@ -258,14 +258,6 @@ def test_weights_sharded_by_accelerate_are_refused(tiny_folder, tmp_path, monkey
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"runtime\.shard=true"):
         run(tiny_folder, tmp_path, "lora")
-
-
-def test_gpus_that_are_there_train_nothing_on_a_cpu(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    config = configure(tiny_folder, "full")
-    assert split_batch(config.heal, on_cpu=True) == (2, 2)
-    assert split_batch(config.heal, on_cpu=False) == (2, 1)
 
 
 def test_batches_that_do_not_divide_are_refused(tiny_folder, tmp_path):

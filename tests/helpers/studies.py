@@ -209,7 +209,7 @@ class Maker:
                 "num_sequences": 16,
             },
             "costs": {
-                "seconds": {"questions": 1.5, "heldout": 0.5},
+                "seconds": {"answers": 1.5, "heldout": 0.5},
                 "shared_by": 1,
                 "peak_memory_bytes": 10**9,
             },

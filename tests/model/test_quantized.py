@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bitsandbytes.nn import Int8Params
 from families import TINY
 from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny
@@ -10,7 +11,7 @@ from layerprune.config.compose import compose
 from layerprune.config.schema import Dtype, ModelConfig, Quantization
 from layerprune.errors import UserError
 from layerprune.model.load import load
-from layerprune.model.quantized import weight_bytes
+from layerprune.model.quantized import bnb_config, quantized_part, weight_bytes
 from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers, dropped
 from layerprune.run.pipeline import run
@@ -145,3 +146,23 @@ def test_a_model_whose_weights_are_mostly_not_held_so_is_told_of(tmp_path, capsy
     source = saved(tiny("mixtral", **SIZES, num_local_experts=4), tmp_path / "experts")
     loaded(source, Quantization.nf4)
     assert "of the weights are quantised" in " ".join(capsys.readouterr().err.split())
+
+
+def test_int8_weights_are_quantised_where_they_are(monkeypatch):
+    """bitsandbytes' own `to` leaves a weight that is on a GPU as it is, at twice the bytes."""
+    torch.manual_seed(0)
+    part, expected = torch.nn.Linear(64, 32), torch.randn(32, 64)
+    part.weight.data.copy_(expected)
+    reference = Int8Params(expected.clone(), requires_grad=False).to("cpu")
+    part._bnb_config = bnb_config(Quantization.int8, Dtype.float32)
+    real = Int8Params.to
+
+    def on_gpu(self, *args, **kwargs):
+        return real(self, *args, **kwargs) if self.dtype == torch.int8 else self
+
+    monkeypatch.setattr(Int8Params, "to", on_gpu)
+    weight = quantized_part(part).weight
+    assert weight.dtype == torch.int8
+    assert torch.equal(weight.data, reference.data)
+    assert torch.equal(weight.SCB, reference.SCB)
+    assert part._quantized_bytes == 32 * 64 + 32 * 4 + 1  # weights, scales, their layout
