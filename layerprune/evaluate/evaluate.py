@@ -16,6 +16,7 @@ from layerprune.model.offload import devices
 from layerprune.model.quantized import weight_bytes
 from layerprune.model.surgery import limited_to
 from layerprune.record.point import HeldoutLoss
+from layerprune.record.provenance import PromptSharing
 from layerprune.record.scores import Score
 from layerprune.runtime.progress import say
 from layerprune.shared_forward.memory_budget import MemoryBudget
@@ -36,6 +37,7 @@ class Evaluation:
     weight_bytes: int
     """Bytes of these parameters in memory, quantized ones with their scales."""
     device: str
+    prompt_sharing: PromptSharing
     seconds: dict[str, float]
     """By stage: `prompts`, their `tokens`, `answers` of the model, `scoring` of the answers, with
     everything that is generated, and the `heldout` loss. Models that share a stage get equal
@@ -95,6 +97,7 @@ def evaluate_paths(
             parameters=parameters,
             weight_bytes=num_bytes,
             device=", ".join(map(str, devices(model))),
+            prompt_sharing=scorer.sharing,
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
             shared_by=len(paths),
         )

@@ -7,9 +7,11 @@ paths share, and the tokens that prompts share, run once.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -32,11 +34,16 @@ from layerprune.evaluate.request_groups import (
     to_contexts,
 )
 from layerprune.evaluate.token_tree import TokenTree, batches, token_trees, unbranched_trees
-from layerprune.evaluate.token_tree_batch import TokenTreeBatch, supports_tree_attention
+from layerprune.evaluate.token_tree_batch import (
+    TokenTreeBatch,
+    max_tree_difference,
+    tree_difference,
+)
 from layerprune.model.offload import input_device
 from layerprune.model.partial_forward import runs_layer_by_layer
 from layerprune.model.stack import decoder_stack
 from layerprune.model.surgery import limited_to
+from layerprune.record.provenance import PromptSharing
 from layerprune.runtime.progress import progress_bar, say, say_once
 from layerprune.shared_forward.memory_budget import MAX_TREE_TOKENS, MemoryBudget, halved
 from layerprune.shared_forward.prefix_tree import LayerPath, layer_runs
@@ -90,6 +97,7 @@ class Scorer(HFLM):
         self.path = 0
         self.pass_seconds = self.token_seconds = 0.0
         """Duration of the shared passes, and of tokenizing their requests."""
+        self.sharing = PromptSharing()
         self._answer_cache = answer_cache or AnswerCache()
         self._helping = helping
         self._memory_budget = MemoryBudget.of(model) if memory_budget is None else memory_budget
@@ -208,6 +216,8 @@ class Scorer(HFLM):
             say(f"{len(contexts) - num_new} of {len(contexts)} prompts are in the answer cache.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
         _ = new and self._branching  # tried before the bar starts: it takes passes of its own
+        if new and not self._branching:
+            self.sharing = replace(self.sharing, cost=_cost_without_sharing(new))
         passes = list(self._passes(new))
         buffered_states = max_buffered_states(self.model, self.paths)
         buffered_tokens = self._memory_budget.buffered_tokens
@@ -261,13 +271,16 @@ class Scorer(HFLM):
     @cached_property
     def _branching(self) -> bool:
         """True if prompts may share tokens; trees without branches are used otherwise."""
-        if supports_tree_attention(self.model):
+        difference = tree_difference(self.model)
+        self.sharing = PromptSharing(difference if math.isfinite(difference) else None)
+        if difference < max_tree_difference(self.model):
             return True
-        why = (
-            "LLM.int8 rounds a token by the others of its batch"
-            if getattr(self.model, "is_loaded_in_8bit", False)
-            else "its decoder does not support token trees"
-        )
+        if getattr(self.model, "is_loaded_in_8bit", False):
+            why = "LLM.int8 rounds a token by the others of its batch"
+        elif math.isfinite(difference):
+            why = f"states in a token tree differ by {difference:.2g} of their norm"
+        else:
+            why = "its decoder does not support token trees"
         say_once(
             f"{self.model.config.model_type}: cut models share layers, but prompts share no tokens "
             f"and run one by one, since {why}."
@@ -359,6 +372,17 @@ class Scorer(HFLM):
             return list(batches(trees, lambda width: budget.rows(width, len(chunk.prefix))))
         contexts = [Context(chunk.prefix + part.ids, part.options) for part in chunk.contexts]
         return list(batches(unbranched_trees(contexts), budget.rows))
+
+
+def _cost_without_sharing(chunks: Sequence[ContextGroup]) -> float:
+    """Return the tokens of prompts that run one by one, relative to those that share tokens."""
+    shared = alone = 0
+    for chunk in chunks:
+        shared += len(chunk.prefix)
+        shared += sum(map(len, token_trees(chunk.contexts, MAX_TREE_TOKENS)))
+        contexts = [Context(chunk.prefix + part.ids, part.options) for part in chunk.contexts]
+        alone += sum(map(len, unbranched_trees(contexts)))
+    return alone / shared
 
 
 def _size(part: Prefixed) -> int:

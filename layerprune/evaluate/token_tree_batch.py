@@ -9,6 +9,7 @@ positions whose states predict a token, M scored tokens.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,15 +22,16 @@ from transformers.cache_utils import DynamicLayer
 from layerprune.evaluate.request_groups import Context, Ids, Option, PathAnswers
 from layerprune.evaluate.token_tree import TokenTree
 from layerprune.model.offload import input_device
-from layerprune.model.partial_forward import LayerRunner, Positions
+from layerprune.model.partial_forward import LayerRunner, Positions, partial_forward
 from layerprune.model.stack import Head, decoder_stack, text_config
 from layerprune.shared_forward.logprobs import token_logprobs
 from layerprune.shared_forward.spill import States
 
 log = logging.getLogger(__name__)
 
-TOLERANCE, TOLERANCE_16_BIT = 1e-3, 0.05
-"""Largest difference of states in a tree from those in its branches, relative to their norm."""
+MAX_DIFFERENCE_32_BIT = 1e-3
+"""Of tiny models of all types, a layer in float32 differs by less than 1e-6, or by more than 0.03;
+in bfloat16 by 0.003 at most. A GPU may multiply float32 in TF32."""
 
 
 class TokenTreeBatch:
@@ -175,15 +177,17 @@ def continued(before: DynamicCache) -> DynamicCache:
     return cache
 
 
-def supports_tree_attention(model: PreTrainedModel) -> bool:
-    """Return True if a model's states in a tree of tokens equal those in each of its branches.
+def tree_difference(model: PreTrainedModel) -> float:
+    """Return how far a layer's states in a tree of tokens are from those in each of its branches.
 
-    This is tried on more tokens than a sliding window has. It detects decoders with a recurrent
-    state, and those that ignore positions or masks. LLM.int8 is never supported: it rounds a token
-    by the others of its batch.
+    That is the norm of the difference, relative to the states', for the worst of one layer of each
+    kind; infinite if the decoder cannot run trees. Alone, a layer differs by rounding or by much,
+    where differences of a whole decoder add up. This is tried on more tokens than a sliding window
+    has. It detects decoders with a recurrent state, and those that ignore positions or masks.
+    LLM.int8 is never supported: it rounds a token by the others of its batch.
     """
     if getattr(model, "is_loaded_in_8bit", False):
-        return False
+        return math.inf
     sizes = [window for window in windows(model).values() if window is not None]
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(text_config(model).vocab_size)
@@ -194,26 +198,48 @@ def supports_tree_attention(model: PreTrainedModel) -> bool:
     tree = TokenTree()
     for request, ids in enumerate(branches):
         tree.add(Context(ids, (Option(request, (0,)),)))
-    decoder = decoder_stack(model).decoder
     batch = TokenTreeBatch([tree], model, [{}], branching=True, prefix=prefix)
+    differences = []
     try:
-        with torch.inference_mode():
-            cache = DynamicCache()
-            decoder(input_ids=_row(prefix, model), past_key_values=cache, use_cache=True)
-            together = decoder(
-                input_ids=_row(tuple(tree.ids), model), past_key_values=cache, use_cache=True,
-                **batch.decoder_arguments(),
-            ).last_hidden_state[0]  # fmt: skip
-            alone = torch.cat([
-                decoder(input_ids=_row(prefix + ids, model), use_cache=False)
-                .last_hidden_state[0, len(prefix) :]
-                for ids in branches
-            ])  # fmt: skip
+        for layer in _layers_by_kind(model):
+            with torch.inference_mode(), partial_forward(model, [layer]) as run:
+                cache = DynamicCache()
+                run(ids=_row(prefix, model), cache=cache)
+                together = run(
+                    ids=_row(tuple(tree.ids), model),
+                    cache=continued(cache),
+                    decoder=batch.decoder_arguments(),
+                ).normed[0]
+                alone = torch.cat([
+                    run(ids=_row(prefix + ids, model)).normed[0, len(prefix) :] for ids in branches
+                ])  # fmt: skip
+            differences.append(float((together - alone).float().norm() / alone.float().norm()))
     except Exception:  # architectures raise any error
         log.info("The decoder does not support token trees.", exc_info=True)
-        return False
-    difference = (together - alone).float().norm() / alone.float().norm()
-    return bool(difference < (TOLERANCE_16_BIT if model.dtype.itemsize < 4 else TOLERANCE))
+        return math.inf
+    return max(differences) if all(map(math.isfinite, differences)) else math.inf
+
+
+def max_tree_difference(model: PreTrainedModel) -> float:
+    """Return the largest `tree_difference` that rounding explains."""
+    dtype = model.dtype
+    return 2 * torch.finfo(dtype).eps if dtype.itemsize < 4 else MAX_DIFFERENCE_32_BIT
+
+
+def _layers_by_kind(model: PreTrainedModel) -> list[int]:
+    """Return the first layer of each kind: layers are alike if all their modules' settings are."""
+    layers = decoder_stack(model).layers
+    kinds = getattr(text_config(model), "layer_types", None) or [""] * len(layers)
+    first: dict[object, int] = {}
+    for number, (layer, kind) in enumerate(zip(layers, kinds, strict=False)):
+        settings = [
+            (type(part), name, value)
+            for part in layer.modules()
+            for name, value in sorted(vars(part).items())
+            if isinstance(value, bool | int | float | str) and "layer" not in name
+        ]
+        first.setdefault((kind, *settings), number)
+    return list(first.values())
 
 
 def _row(ids: Ids, model: PreTrainedModel) -> Tensor:

@@ -11,12 +11,23 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from layerprune.record.validation import Count, Flag
+from layerprune.record.validation import Count, Flag, Number
 
 PACKAGES = (
     "layerprune", "torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy",
     "hydra-core", "peft", "bitsandbytes", "accelerate", "wandb",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PromptSharing:
+    """Whether prompts shared the tokens that they begin with, and the reason."""
+
+    difference: Number | None = None
+    """Largest difference of a layer's states in a token tree from those in its branches, relative
+    to their norm; None if its decoder cannot run trees, or no question was asked."""
+    cost: Number | None = None
+    """If prompts ran one by one: their tokens, relative to those of prompts that share."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Provenance:
     """Device of the model, such as `cuda:0`."""
     versions: dict[str, str | None]
     """Versions of the packages that results may depend on; None if not installed."""
+    prompt_sharing: PromptSharing = PromptSharing()
+    """Of the questions that were not in the answer cache."""
 
     @property
     def command_line(self) -> str:
@@ -62,7 +75,7 @@ class Provenance:
         return {"python": self.python, **installed}
 
 
-def provenance(device: str) -> Provenance:
+def provenance(device: str, prompt_sharing: PromptSharing) -> Provenance:
     """Return versions, machine, settings of PyTorch, commit and time of this process."""
     import torch  # only where points are made: reports read records without it
 
@@ -77,6 +90,7 @@ def provenance(device: str) -> Provenance:
         deterministic=torch.are_deterministic_algorithms_enabled(),
         device=device,
         versions={name: _version(name) for name in PACKAGES},
+        prompt_sharing=prompt_sharing,
     )
 
 

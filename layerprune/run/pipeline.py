@@ -317,7 +317,7 @@ def _point(
         scores=tuple(result.scores),
         loss=result.loss,
         costs=Costs(result.seconds, result.shared_by, memory.peak(device)),
-        provenance=provenance(result.device),
+        provenance=provenance(result.device, result.prompt_sharing),
         healing=healing,
         speed=speed,
     )

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from architectures import tiny_architecture
 from families import TINY
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -11,8 +12,9 @@ from tiny import byte_tokenizer, tiny
 
 from layerprune.evaluate.heldout_loss import heldout_loss
 from layerprune.evaluate.scorer import Scorer
-from layerprune.evaluate.token_tree_batch import supports_tree_attention
+from layerprune.evaluate.token_tree_batch import max_tree_difference, tree_difference
 from layerprune.model.surgery import drop_layers
+from layerprune.record.provenance import PromptSharing
 from layerprune.shared_forward.memory_budget import MemoryBudget
 
 FLOAT32 = 7e-7
@@ -72,10 +74,14 @@ def test_greedy_answers_are_recognised():
     assert answers[0][0] > answers[1][0]
 
 
+def supports_trees(model):
+    return tree_difference(model) < max_tree_difference(model)
+
+
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_these_families_take_trees_of_tokens(family):
-    assert supports_tree_attention(tiny(family))
-    assert supports_tree_attention(tiny(family).bfloat16())
+    assert supports_trees(tiny(family))
+    assert supports_trees(tiny(family).bfloat16())
 
 
 def alibi(**changes):
@@ -83,10 +89,41 @@ def alibi(**changes):
     return tiny("falcon", alibi=True, new_decoder_architecture=False, **changes)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "model_type", ["roberta", "camembert", "roformer", "mpt", "gpt_neo", "blenderbot-small"]
+)
+def test_these_do_not_in_any_precision(model_type, dtype):
+    """States of their whole decoder differ by less than rounding in 16 bits may add up to."""
+    difference = tree_difference(tiny_architecture(model_type).eval().to(dtype))
+    assert difference > 2 * max_tree_difference(tiny("llama").to(dtype))
+
+
+def test_rounding_in_16_bits_does_not_add_up_over_layers():
+    """A mixture of experts: a rounded token may take another expert, and differ from there on."""
+    assert tree_difference(tiny("mixtral").bfloat16()) < 0.005
+
+
 def test_what_takes_no_trees_runs_whole_sequences():
-    assert not supports_tree_attention(alibi())
+    assert not supports_trees(alibi())
     model, tokenizer = alibi(vocab_size=259), byte_tokenizer()
     equals_hflm(model, tokenizer)
+
+
+def test_the_cost_of_prompts_that_share_nothing_is_counted():
+    """Three options of 4, 3 and 6 bytes, of which the last is not read, after 50."""
+    asked = requests([("c" * 50, option) for option in (" yes", " no", " it is")])
+    sharing, alone = (
+        Scorer(model, byte_tokenizer())
+        for model in (tiny("llama", vocab_size=259), alibi(vocab_size=259))
+    )
+    for scorer in (sharing, alone):
+        assert scorer.sharing == PromptSharing()
+        scorer.loglikelihood(asked)
+    assert sharing.sharing.difference < 1e-6
+    assert sharing.sharing.cost is None
+    shared = 50 + 1 + 2 + 1 + 4  # the context, " ", "ye", "n", "it i"
+    assert alone.sharing.cost == pytest.approx((53 + 52 + 55) / shared)
 
 
 def test_a_context_runs_once_for_all_its_options():

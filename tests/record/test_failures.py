@@ -9,7 +9,7 @@ import sys
 import pytest
 from studies import Maker, make_profile
 
-from layerprune.record.provenance import PACKAGES, provenance
+from layerprune.record.provenance import PACKAGES, PromptSharing, provenance
 from layerprune.record.store import Store
 from layerprune.runtime.atomic_files import read_checksummed
 
@@ -103,10 +103,10 @@ def test_how_a_point_was_made(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", "a=b", "c=d"])
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
     monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: True)
-    made = provenance("cuda:1")
+    made = provenance("cuda:1", PromptSharing())
     assert list(dataclasses.asdict(made)) == [
         "time", "arguments", "commit", "python", "platform", "cpus", "threads", "deterministic",
-        "device", "versions",
+        "device", "versions", "prompt_sharing",
     ]  # fmt: skip
     assert made.time.endswith("+00:00")
     assert len(made.time) == len("2026-01-01T00:00:00+00:00")

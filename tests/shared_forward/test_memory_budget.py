@@ -7,6 +7,8 @@ import torch
 from accelerate import cpu_offload
 from lm_eval.api.instance import Instance
 from tiny import byte_tokenizer, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from layerprune.config.schema import RuntimeConfig, num_bytes
 from layerprune.errors import UserError
@@ -14,7 +16,7 @@ from layerprune.evaluate.heldout_loss import heldout_loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
 from layerprune.model.stack import decoder_stack
 from layerprune.runtime import memory
-from layerprune.shared_forward.memory_budget import MIN_TOKENS, MemoryBudget
+from layerprune.shared_forward.memory_budget import MAX_TOKENS, MIN_TOKENS, MemoryBudget
 from layerprune.shared_forward.traversal import max_buffered_states, traverse
 
 PATHS = [tuple(at for at in range(8) if not 6 - count <= at < 7) for count in range(6)]
@@ -188,3 +190,92 @@ def test_sizes(text, expected):
 def test_sizes_that_are_none(text):
     with pytest.raises(UserError, match=r"runtime\.memory="):
         RuntimeConfig(memory=text)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations made and that still exist."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen = weakref.WeakSet()
+
+    def _free(self, size):
+        self.live -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage not in self._seen:
+                    self._seen.add(storage)
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self._free, storage.nbytes())
+                    self.peak = max(self.peak, self.live)
+        return made
+
+
+def long_prefix(model, budget, prefix, contexts=64):
+    """The most bytes that a batch after a long prefix takes, and the rows of the largest batch."""
+    tokenizer = byte_tokenizer()
+    most_rows = [0]
+
+    def note(_module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        most_rows[0] = max(most_rows[0], hidden.shape[0])
+
+    decoder_stack(model).layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    scorer = Scorer(
+        model, tokenizer, memory_budget=MemoryBudget.of(model, budget), max_length=prefix + 100
+    )
+    assert scorer._branching
+    shared = [at % 259 for at in range(prefix)]
+    dice = torch.Generator().manual_seed(0)
+    asked = [
+        (("", ""), [*shared, at % 259, *torch.randint(259, (14,), generator=dice).tolist()], [7])
+        for at in range(contexts)
+    ]
+    with LiveBytes() as counted:
+        scorer._loglikelihood_tokens(asked)
+    return counted.peak, most_rows[0]
+
+
+@pytest.mark.parametrize("heads", [1, 4], ids=["grouped queries", "all heads"])
+def test_a_long_prefix_stays_within_the_budget(heads, monkeypatch):
+    monkeypatch.setitem(MAX_TOKENS, "cpu", 16384)  # as on a GPU
+    model = tiny(
+        "llama", vocab_size=259, hidden_size=256, intermediate_size=688, num_attention_heads=4,
+        num_key_value_heads=heads, max_position_embeddings=4096,
+    )  # fmt: skip
+    most_rows = []
+    for budget in (2**26, 2**27, 2**28):
+        peak, rows = long_prefix(model, budget, 1300, contexts=400)
+        assert peak <= budget
+        most_rows.append(rows)
+    assert most_rows[0] <= most_rows[1] < most_rows[2]  # what fits is used
+
+
+@pytest.mark.slow
+def test_a_long_prefix_at_the_widths_of_7_billion(monkeypatch):
+    """One layer of Llama-2-7B; each row repeats 81 MiB of keys and values beside the prefix."""
+    monkeypatch.setitem(MAX_TOKENS, "cpu", 16384)
+    model = tiny(
+        "llama", vocab_size=259, hidden_size=4096, intermediate_size=11008, num_hidden_layers=1,
+        num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=4096,
+    )  # fmt: skip
+    budget = 4 * 2**30
+    peak, rows = long_prefix(model, budget, 2600)
+    assert peak <= budget
+    assert 1 < rows < 64
+
+
+def test_generated_sequences_fit(model):
+    """Their keys and values: two tensors of 2 heads of 8 numbers in each of 8 layers."""
+    per_token = 2 * 16 * 8 * 4
+    for budget in (10**6, 10**7):
+        fit = MemoryBudget.of(model, budget).sequences(1000)
+        assert fit == max(1, min(8, fit))
+        assert fit * 1000 * per_token <= budget or fit == 1
+    assert MemoryBudget.of(model, 10**9).sequences(1000) == 8
+    assert MemoryBudget(64, 64, 64).sequences(1000) == 8

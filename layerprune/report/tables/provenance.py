@@ -32,6 +32,7 @@ def provenance_facts(
         for model, profile in profiles
     ]
     blocks = agreements(profiles)
+    unshared = _distinct(text for point in points if (text := _unshared(point)) is not None)
     software = [point.provenance.software for point in points]
     versions = (
         f"{name} {' or '.join(_distinct(of.get(name, '(absent)') for of in software))}"
@@ -48,6 +49,7 @@ def provenance_facts(
         *((name, _distinct(point.settings.get(name, "") for point in points)) for name in settings),
         ("commit", _distinct(point.provenance.commit or "(unknown)" for point in points)),
         ("machine", _distinct(point.provenance.machine for point in points)),
+        *([("prompts", unshared)] if unshared else []),
         ("device", _distinct(point.provenance.device for point in points)),
         ("versions", [", ".join(versions)]),
     ]
@@ -67,6 +69,22 @@ def _benchmark(point: Point) -> str:
         f"{answers.num_fewshot} few-shot examples before each"
         for answers in point.task_scores.values()
         if answers.parent is None
+    )
+
+
+def _unshared(point: Point) -> str | None:
+    """Return why prompts ran one by one, and what that cost; None if they shared tokens."""
+    sharing = point.provenance.prompt_sharing
+    if sharing.cost is None:
+        return None
+    why = (
+        "their decoder cannot run token trees"
+        if sharing.difference is None
+        else f"states in a token tree differ by {sharing.difference:.2g} of their norm"
+    )
+    return (
+        f"{point.model.name}: evaluated one by one, since {why}: {sharing.cost:.1f} times the "
+        "tokens of prompts that share their beginnings"
     )
 
 
