@@ -21,7 +21,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments check coverage test test-slow test-faults test-soak mutants faults-table lint audit site pins bench architectures tables notes measured clean
+.PHONY: help setup demo experiments check coverage test test-slow test-device test-faults test-soak mutants faults-table lint audit site pins bench architectures tables notes measured clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ test: $(READY)  ## run the tests, except slow ones, faults and the soak
 
 test-slow: $(READY)  ## run the slow tests: the bundled model, sweeps in many processes, every architecture
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m slow $(APART)
+
+# A pretended GPU changes the whole process: these tests run by themselves.
+test-device: $(READY)  ## run everything that a GPU would run on a pretended one
+	PRETENDED_DEVICE=1 $(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) tests/pretended
 
 test-soak: $(READY)  ## make a thousand points in one process, whose memory must not grow
 	$(OFFLINE) $(BIN)/python -m pytest -s tests/soak

@@ -100,7 +100,7 @@ def test_seconds_are_told_by_stage(tmp_path, tiny_folder, capsys, monkeypatch):
             "eval.tasks=[facts]",
             "eval.limit=4",
             "prune.fraction=[0,0.25,0.5]",
-        )  # fmt: skip
+        )
     )
     for point in points:
         seconds = point.costs.seconds
