@@ -21,7 +21,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments check coverage test test-slow test-device test-faults test-soak mutants faults-table lint audit site pins bench architectures tables notes measured clean
+.PHONY: help setup demo experiments check coverage test test-slow test-device test-faults test-soak mutants faults-table lint audit site pins bench check-gpu architectures tables notes measured clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -106,6 +106,10 @@ bench: $(READY)  ## time the shared pass, healing and the report against what th
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench.py
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_training.py
 	$(BIN)/python experiments/bench_report.py
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/bench_prompts.py --fewshot 3
+
+check-gpu: $(READY)  ## check on a GPU what no CPU can show, and write experiments/gpu.md; ten minutes
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python experiments/check_gpu.py
 
 architectures: $(READY)  ## check cuts of every model type, and write the table of architectures
 	HF_HUB_OFFLINE=1 $(BIN)/python tools/architectures.py

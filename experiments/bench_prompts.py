@@ -76,7 +76,8 @@ def main() -> None:
     count = len(plain.requests)
     print(
         f"{', '.join(options.tasks)}, {options.fewshot}-shot, {count:,} requests\n"
-        f"lm-eval, one model: {plain_s:.1f} s; {options.models} models: "
+        f"lm-eval, one model: {plain_s:.1f} s, of which {theirs.prompt_seconds:.1f} s prompts; "
+        f"{options.models} models: "
         f"{plain_s * options.models:.0f} s\n"
         f"here, {options.models} models: {ours_s:.1f} s ({first_s:.1f} s for the first), of which "
         f"{ours.prompt_seconds:.1f} s prompts, {scorer.token_seconds:.1f} s tokens, the rest "
