@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from layerprune.record.point import Point
 from layerprune.record.scores import Score
@@ -168,12 +169,22 @@ def _names(firsts: Sequence[Point]) -> list[tuple[str, str, str, str, str]]:
 def _differing_settings(point: Point, same: Sequence[Point]) -> dict[str, str]:
     """Return the settings, as texts by name, in which curves of the same name differ."""
     texts = {}
-    for name, value in point.settings.items():
-        values = {other.settings.get(name, "") for other in same}
-        if not name.startswith("prune.") and len(values) > 1:
-            short = _distinct_prefix(value, values)
+    for name in dict.fromkeys(name for other in same for name in other.settings):
+        value, values = _setting(point, name), {_setting(other, name) for other in same}
+        if value is not None and not name.startswith("prune.") and len(values) > 1:
+            short = _distinct_prefix(value, [other or "" for other in values])
             texts[name] = f"seed {value}" if name == "seed" else f"{name}={short}"
     return texts
+
+
+def _setting(point: Point, name: str) -> str | None:
+    """Return a setting as a text; `identity` leaves out some that have their default."""
+    if name in point.settings:
+        return point.settings[name]
+    value: Any = point.config
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None or isinstance(value, dict | list) else str(value)
 
 
 def _distinct_prefix(value: str, values: Collection[str]) -> str:

@@ -41,6 +41,17 @@ def test_curves_stand_in_the_order_of_their_numbers(maker):
     assert labels == [f"{start}{number}" for number in (1, 8, 64, 256)]
 
 
+def test_a_default_that_the_identity_leaves_out_is_named_where_others_differ(maker):
+    for number in range(2):
+        maker.point(write=False)
+        with maker.editing() as content:
+            content["config"].setdefault("data", {})["calibration"] = ("text", "questions")[number]
+            if number:
+                content["identity"]["data"]["calibration"] = "questions"
+    labels = {curve.label for curve in make_curves(maker.made)}
+    assert labels == {"block · data.calibration=questions", "block · data.calibration=text"}
+
+
 def test_models_give_the_colours_where_there_are_several(maker):
     for model in ("b", "a"):
         for heal in ("none", "lora"):
