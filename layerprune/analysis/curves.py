@@ -172,7 +172,7 @@ def _differing_settings(point: Point, same: Sequence[Point]) -> dict[str, str]:
     for name in dict.fromkeys(name for other in same for name in other.settings):
         value, values = _setting(point, name), {_setting(other, name) for other in same}
         if value is not None and not name.startswith("prune.") and len(values) > 1:
-            short = _distinct_prefix(value, [other or "" for other in values])
+            short = _distinct_prefix(value, {other or "" for other in values})
             texts[name] = f"seed {value}" if name == "seed" else f"{name}={short}"
     return texts
 
