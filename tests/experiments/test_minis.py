@@ -31,10 +31,9 @@ def python(minis, tmp_path):
 
 
 def test_every_preset_comes_once_and_after_what_it_needs(minis, tmp_path):
-    names = [task.name for task in (*minis.teachings(tmp_path), *minis.presets(tmp_path))]
+    names = [task.name for task in minis.presets(tmp_path)]
     files = {path.stem for path in conf_dir().glob("experiment/*.yaml")}
-    assert sorted(names) == sorted({name for name in files if not name.endswith("_paper")}
-                                   | set(minis.TEACHING))  # fmt: skip
+    assert sorted(names) == sorted(name for name in files if not name.endswith("_paper"))
     assert set(minis.ALONE) | set(minis.LONGEST) <= set(names)
     for name, needed in minis.NEEDS.items():
         assert max(map(names.index, needed)) < names.index(name)
@@ -52,7 +51,6 @@ def test_what_one_needs_has_ended(minis, python, tmp_path):
 
 
 def test_one_that_fails_is_named_and_seconds_add_up(minis, python, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(minis, "teachings", lambda _: [python("teaching_gpt2")])
     monkeypatch.setattr(
         minis, "presets", lambda _: [python("fig2", 3), python("speed"), python("fig4")]
     )
@@ -63,7 +61,7 @@ def test_one_that_fails_is_named_and_seconds_add_up(minis, python, tmp_path, mon
     taken = time.monotonic() - started
     assert "fig2: exit status 3 in" in capsys.readouterr().out
     seconds = json.loads((tmp_path / "minis.json").read_text())
-    assert set(seconds) == {"teaching_gpt2", "fig2", "speed", "fig4"}
+    assert set(seconds) == {"fig2", "speed", "fig4"}
     assert 0 < seconds["speed"] < taken
     ended = [int((tmp_path / name).read_text().split()[1]) for name in ("fig2", "fig4")]
     assert int((tmp_path / "speed").read_text().split()[0]) > max(ended)
