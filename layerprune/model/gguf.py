@@ -1,4 +1,4 @@
-"""Convert a GGUF file into a folder that transformers loads fast, once, and keep it in the cache."""
+"""Convert a GGUF file, once, into a folder in the cache that transformers loads fast."""
 
 import math
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""Small tasks that leave a small model room to fail."""
