@@ -11,7 +11,10 @@ from hydra.core.override_parser.types import Override, OverrideType
 from layerprune.config.registry import REGISTRIES
 from layerprune.runtime.progress import say_once
 
-LISTS = ("data.files", "eval.tasks", "heal.targets", "model.healing.targets", "prune.layers")
+LISTS = (
+    "data.files", "eval.tasks", "heal.targets", "model.healing.targets", "model.parts",
+    "prune.layers",
+)  # fmt: skip
 """Keys whose value is a list; a single value is a list of one."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

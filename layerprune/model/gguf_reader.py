@@ -39,10 +39,11 @@ class FastGGUFReader(GGUFReader):
             positions = range(2, 2 + count)
         elif kind is GGUFValueType.STRING:
             data = np.asarray(self.data)
+            buffer: Any = data
             lengths = struct.Struct(">Q" if self.endianess is gguf.GGUFEndian.BIG else "<Q")
             for _ in range(count):
                 start = offset + LENGTH_BYTES
-                (size,) = lengths.unpack_from(data, offset)
+                (size,) = lengths.unpack_from(buffer, offset)
                 parts += data[offset:start], data[start : start + size]
                 offset = start + size
             positions = range(3, 2 + 2 * count, 2)

@@ -1,5 +1,9 @@
 """GGUF files: known by all that is in them, and refused where they hold no whole model."""
 
+import hashlib
+import re
+import shutil
+
 import numpy as np
 import pytest
 from gguf import GGUFWriter
@@ -151,3 +155,47 @@ def test_digits_are_split_where_the_file_says_so(tmp_path):
         backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
         pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("ab12")]
         assert pieces == (["ab", "1", "2"] if pre == "smollm" else tokens)
+
+
+@pytest.fixture
+def in_packages(tmp_path, monkeypatch):
+    """Return the configuration of a file in two packages, the second of which is not installed."""
+    content = write(tmp_path / "whole.gguf", tensors()).read_bytes()
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    for part, piece in enumerate((content[:5000], content[5000:]), 1):
+        folder = tmp_path / f"package{part}" / f"gguf_part{part}"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("raise RuntimeError('it was imported')")
+        (folder / "some.gguf.part").write_bytes(piece)
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "package1" / "gguf_part1").rename(tmp_path / "installed" / "gguf_part1")
+    return ModelConfig(
+        path="package:gguf_whole/some.gguf",
+        parts=[f"package:gguf_part{part}/some.gguf.part" for part in (1, 2)],
+        sha256=hashlib.sha256(content).hexdigest(),
+        made_by="make parts",
+    )
+
+
+def test_parts_in_packages_are_joined_once_all_are_installed(in_packages, tmp_path):
+    cache = tmp_path / "cache"
+    missing = "the package gguf_part2 is not installed. Try `make parts`."
+    with pytest.raises(UserError, match=re.escape(missing)):
+        locate(in_packages, cache)
+    assert not list(cache.glob("models/*"))
+    (tmp_path / "package2" / "gguf_part2").rename(tmp_path / "installed" / "gguf_part2")
+    source = locate(in_packages, cache)
+    assert (source.name, source.num_layers) == ("some.gguf", LAYERS)
+    joined = cache / "models" / "some.gguf"
+    assert joined.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    shutil.rmtree(tmp_path / "installed")
+    assert locate(in_packages, cache) == source
+
+
+def test_parts_of_another_file_are_refused_by_their_hash(in_packages, tmp_path):
+    shutil.copytree(tmp_path / "package2" / "gguf_part2", tmp_path / "installed" / "gguf_part2")
+    with (tmp_path / "installed" / "gguf_part2" / "some.gguf.part").open("ab") as part:
+        part.write(b"!")
+    with pytest.raises(UserError, match=f"model.sha256 is {in_packages.sha256}"):
+        locate(in_packages, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "models").glob("some-*"))
