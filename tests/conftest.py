@@ -4,6 +4,8 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import Counter
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -16,6 +18,39 @@ import torch
 from tiny import byte_tokenizer, tiny
 
 from layerprune.runtime.progress import say_once
+
+TESTS = Path(__file__).parent
+
+LONGEST_FILES = [
+    TESTS / name
+    for name in (
+        "sweep/test_same_records.py",
+        "docs/test_quickstart.py",
+        "model/test_architectures.py",
+        "model/test_offload.py",
+        "run/test_pipeline.py",
+        "run/test_same_numbers.py",
+        "experiments/test_check_gpu.py",
+        "heal/test_processes.py",
+        "docs/test_extending.py",
+        "export/test_export.py",
+        "export/test_same_model.py",
+        "test_wheel.py",
+    )
+]
+"""Files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest files, then those with most tests: short ones fill up the workers' ends."""
+    tests_in = Counter(item.path for item in items)
+
+    def order(item):
+        if item.path in LONGEST_FILES:
+            return LONGEST_FILES.index(item.path), 0
+        return len(LONGEST_FILES), -tests_in[item.path]
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish():
