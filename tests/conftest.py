@@ -15,8 +15,10 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="layerprune-tests-")
 
 import pytest
 import torch
+from loky.process_executor import ProcessPoolExecutor
 from tiny import byte_tokenizer, tiny
 
+from layerprune.report.figures import render_pool
 from layerprune.runtime.progress import say_once
 
 TESTS = Path(__file__).parent
@@ -63,6 +65,42 @@ def pytest_collection_finish():
 def one_thread():
     """Tiny models gain nothing from more, and on a busy machine threads wait for each other."""
     torch.set_num_threads(1)
+
+
+class KeptWorkers(ProcessPoolExecutor):
+    """Worker processes that draw the figures of all reports, since they take seconds to start."""
+
+    bundle = None
+
+    def submit(self, function, *arguments):
+        if function is not render_pool.javascript_bundle:
+            return super().submit(function, *arguments)
+        if self.bundle is None:
+            self.bundle = super().submit(function, *arguments)
+        return self.bundle
+
+    def shutdown(self, wait=True, kill_workers=False):
+        """Leave the workers running at the end of a report."""
+
+    def end(self):
+        super().shutdown(kill_workers=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_workers():
+    """Draw reports in the same worker processes; a process of its own has its own workers."""
+    executors = []
+
+    def executor(*arguments, **options):
+        if not executors or executors[-1]._flags.broken:
+            executors.append(KeptWorkers(*arguments, **options))
+        return executors[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render_pool, "ProcessPoolExecutor", executor)
+        yield
+    for each in executors:
+        each.end()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from faults.running import PATIENCE_S, Ended
-from faults.test_killed import EXPORTED, PLAIN
+from faults.test_killed import PLAIN
 
 MAIN = Path(__file__).parent.parent.parent / "main.py"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,7 +105,7 @@ def run(place, endpoint, tmp_path, *overrides):
 
 @pytest.mark.parametrize("ill", ["not there", "slow", "broken", "half"])
 def test_a_hub_that_is_ill(ill, place, undisturbed, tmp_path, seen):
-    overrides = EXPORTED if ill == "half" else PLAIN
+    overrides = (*PLAIN, "export=hf") if ill == "half" else PLAIN
     started = time.monotonic()
     if ill == "not there":
         with socket.socket() as free:

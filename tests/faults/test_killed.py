@@ -9,7 +9,8 @@ from faults.disturb import signalled, stopped_after
 from faults.running import SAME
 
 PLAIN = ("prune=block",)
-EXPORTED = (*PLAIN, "export=hf")
+TWO_POINTS = "prune.fraction=[0.25,0.5]"
+EXPORTED = (*PLAIN, "export=hf", TWO_POINTS)
 """Each export is compared in a new process, which takes longer than the run itself."""
 
 HEAL = (
@@ -38,7 +39,7 @@ STAGES = {
     "healing's checkpoints": (LORA, "checkpoints/checkpoint-"),
     "answers of healed models": (LORA, "checkpoints/answers"),
     "LoRA adapters": (LORA, ".adapter-unfinished"),
-    "exports of healed models": (LORA_EXPORTED, ".model-unfinished"),
+    "exports of healed models": ((*LORA_EXPORTED, TWO_POINTS), ".model-unfinished"),
     "states at the seam": (SEAM, "states"),
     "healed weights": (SEAM, ".weights-unfinished"),
 }

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 def test_two_writers_of_one_study(place, undisturbed, seen):
     runs = [ended(*each) for each in (place.start(*EXPORTED), place.start(*EXPORTED))]
     assert [each.status for each in runs] == [0, 0], [each.said for each in runs]
-    assert place.results() == undisturbed(*PLAIN)
+    assert place.results() == undisturbed(*EXPORTED)
     assert not place.remains()
     seen("writers", "two runs of one study", runs[1], "each point is computed once; same records")
 

@@ -31,6 +31,11 @@ SOME = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def kept_workers():
+    """Let each report start and end its own workers: their ends are part of the test."""
+
+
 @pytest.fixture
 def models(tmp_path):
     """So many that each gives as many points as there are fractions."""
