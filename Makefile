@@ -57,9 +57,9 @@ test: $(READY)  ## run the tests, except slow ones, faults and the soak
 test-slow: $(READY)  ## run the slow tests: the bundled model, sweeps in many processes, every architecture
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m slow $(APART)
 
-# A pretended GPU changes the whole process: these tests run by themselves.
+# A pretended GPU changes the whole process: these tests run by themselves, dealt out one by one.
 test-device: $(READY)  ## run everything that a GPU would run on a pretended one
-	PRETENDED_DEVICE=1 $(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) tests/pretended
+	PRETENDED_DEVICE=1 $(OFFLINE) $(BIN)/python -m pytest $(WORKERS) tests/pretended
 
 test-soak: $(READY)  ## make a thousand points in one process, whose memory must not grow
 	$(OFFLINE) $(BIN)/python -m pytest -s tests/soak
