@@ -1,14 +1,10 @@
 """Each report starts its own worker processes, and ends them."""
 
 import psutil
-import pytest
+from loky.process_executor import ProcessPoolExecutor
 
 from layerprune.report import draw
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_workers():
-    """Use the pool as it is, which other tests do not."""
+from layerprune.report.figures import render_pool
 
 
 def workers():
@@ -16,7 +12,9 @@ def workers():
     return {each.pid for each in children if "popen_loky" in " ".join(each.cmdline())}
 
 
-def test_no_worker_outlives_its_report(maker):
+def test_no_worker_outlives_its_report(maker, monkeypatch):
+    # Other tests keep the workers between reports.
+    monkeypatch.setattr(render_pool, "ProcessPoolExecutor", ProcessPoolExecutor)
     maker.curve(counts=(0, 4))
     before = workers()
     report = draw(maker.study)

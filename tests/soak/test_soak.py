@@ -8,10 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loky.process_executor import ProcessPoolExecutor
 from tiny import byte_tokenizer, tiny
 
 from layerprune import cli
 from layerprune.record.store import Store
+from layerprune.report.figures import render_pool
 from layerprune.runtime.atomic_files import UNFINISHED, write_json
 
 MEASURED = Path(__file__).parents[2] / "outputs" / "soak.json"
@@ -29,11 +31,6 @@ SOME = (
     "data.calibration_sequences=4", "data.heldout_sequences=2", "tracker=disabled",
     "runtime.threads=1", "runtime.memory=64MB",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_workers():
-    """Let each report start and end its own workers: their ends are part of the test."""
 
 
 @pytest.fixture
@@ -58,6 +55,8 @@ def unheld(path):
 
 
 def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypatch):
+    # Each report ends its own workers, as outside of tests.
+    monkeypatch.setattr(render_pool, "ProcessPoolExecutor", ProcessPoolExecutor)
     process = psutil.Process()
     resident, handles, threads = [], [], []
     write = Store.write
