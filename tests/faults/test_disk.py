@@ -7,14 +7,14 @@ from functools import partial
 import pytest
 from faults.disturb import vanishing
 from faults.running import SAME
-from faults.test_killed import LORA, PLAIN, SEAM
+from faults.test_killed import EXPORTED, LORA, PLAIN, SEAM
 
 ROOMS = {
     "distances": (PLAIN, "cache/profiles", 0),
     "answers": (PLAIN, "cache/answers", 0),
     "the cache": (PLAIN, "cache", 0),
     "records": (PLAIN, "faults/points", 4),
-    "exports": (PLAIN, "faults/points", 64),
+    "exports": (EXPORTED, "faults/points", 64),
     "the study": (PLAIN, "faults", 0),
     "jobs and records": (PLAIN, "faults", 16),
     "healing's checkpoints": (LORA, "faults/points", 64),

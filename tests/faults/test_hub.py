@@ -87,9 +87,9 @@ def hub(folder, ill):
         server.server_close()
 
 
-def run(place, endpoint, tmp_path):
+def run(place, endpoint, tmp_path, *overrides):
     """Run in a new process: the hub's library reads the environment on import."""
-    arguments = place.arguments(*PLAIN, "model.path=someone/tiny")
+    arguments = place.arguments(*overrides, "model.path=someone/tiny")
     arguments.remove(f"model.path={place.model}")
     done = subprocess.run(
         [sys.executable, str(MAIN), *arguments[1:]],
@@ -105,21 +105,22 @@ def run(place, endpoint, tmp_path):
 
 @pytest.mark.parametrize("ill", ["not there", "slow", "broken", "half"])
 def test_a_hub_that_is_ill(ill, place, undisturbed, tmp_path, seen):
+    overrides = (*PLAIN, "export=hf") if ill == "half" else PLAIN
     started = time.monotonic()
     if ill == "not there":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-        done = run(place, endpoint, tmp_path)
+        done = run(place, endpoint, tmp_path, *overrides)
     else:
         with hub(place.model, ill) as endpoint:
-            done = run(place, endpoint, tmp_path)
+            done = run(place, endpoint, tmp_path, *overrides)
     assert time.monotonic() - started < PATIENCE_S
     assert done.status == 2, done.said
     assert "model.path=someone/tiny" in done.last, done.said
     assert not list(place.outputs.glob("faults/points/*/record.json"))
     with hub(place.model, "well") as endpoint:
-        again = run(place, endpoint, tmp_path)
+        again = run(place, endpoint, tmp_path, *overrides)
     assert again.status == 0, again.said
     now = [json.loads(each)[1:4] for each in place.results().values()]
     before = [json.loads(each)[1:4] for each in undisturbed(*PLAIN).values()]

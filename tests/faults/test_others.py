@@ -11,14 +11,14 @@ import psutil
 import pytest
 from faults.disturb import jumping, signalled, starved
 from faults.running import SAME, ended
-from faults.test_killed import LORA, PLAIN, moments
+from faults.test_killed import EXPORTED, LORA, PLAIN, moments
 from safetensors.torch import load_file, save_file
 
 
 def test_two_writers_of_one_study(place, undisturbed, seen):
-    runs = [ended(*each) for each in (place.start(*PLAIN), place.start(*PLAIN))]
+    runs = [ended(*each) for each in (place.start(*EXPORTED), place.start(*EXPORTED))]
     assert [each.status for each in runs] == [0, 0], [each.said for each in runs]
-    assert place.results() == undisturbed(*PLAIN)
+    assert place.results() == undisturbed(*EXPORTED)
     assert not place.remains()
     seen("writers", "two runs of one study", runs[1], "each point is computed once; same records")
 
@@ -120,7 +120,7 @@ STARVED = {
     "distances": (PLAIN, "cache/profiles/"),
     "evaluation": (PLAIN, "cache/answers/"),
     "healing": (LORA, "checkpoints/checkpoint-1"),
-    "exports": (PLAIN, ".model-unfinished"),
+    "exports": (EXPORTED, ".model-unfinished"),
 }
 
 

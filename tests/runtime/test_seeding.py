@@ -43,13 +43,17 @@ def point(home, folder, tasks, *overrides):
     return made.scores, made.loss, made.plan, steps
 
 
-@pytest.mark.parametrize("heal", [(), ("heal=lora", *TRAINING, "heal.rank=2")])
-def test_a_point_after_ten_others_is_the_same_to_the_bit(tmp_path, tiny_folder, tiny_tasks, heal):
-    asked = (tiny_folder, tiny_tasks, "prune.fraction=0.375", *heal)
-    alone = point(tmp_path / "alone", *asked)
+def test_points_after_ten_others_are_the_same_to_the_bit(tmp_path, tiny_folder, tiny_tasks):
+    asked = (tiny_folder, tiny_tasks, "prune.fraction=0.375")
+    healing = ("heal=lora", *TRAINING, "heal.rank=2")
+
+    def both(name):
+        return [point(tmp_path / name, *asked, *heal) for heal in ((), healing)]
+
+    alone = both("alone")
     for overrides in OTHERS:
         point(tmp_path / "after", tiny_folder, tiny_tasks, *overrides)
-    assert point(tmp_path / "after", *asked) == alone
+    assert both("after") == alone
 
 
 def test_settings_are_as_they_were():

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loky.process_executor import ProcessPoolExecutor
 from tiny import byte_tokenizer, tiny
 
 from layerprune import cli
 from layerprune.record.store import Store
+from layerprune.report.figures import render_pool
 from layerprune.runtime.atomic_files import UNFINISHED, write_json
 
 MEASURED = Path(__file__).parents[2] / "outputs" / "soak.json"
@@ -53,6 +55,8 @@ def unheld(path):
 
 
 def test_a_thousand_points_in_one_process(tmp_path, models, tiny_tasks, monkeypatch):
+    # Each report ends its own workers, as outside of tests.
+    monkeypatch.setattr(render_pool, "ProcessPoolExecutor", ProcessPoolExecutor)
     process = psutil.Process()
     resident, handles, threads = [], [], []
     write = Store.write

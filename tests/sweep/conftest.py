@@ -1,8 +1,14 @@
 """What the tests of sweeps share."""
 
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
-from sweeping import HEAL, grid, sweep
+from sweeping import HEAL, arguments
 from tiny import byte_tokenizer, tiny
+
+from layerprune import cli
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,23 @@ def presets(tmp_path_factory):
     return f"hydra.searchpath=[file://{folder}]"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, models, tiny_tasks, presets):
-    """The grid's `curves.csv`, made in one go."""
-    home = tmp_path_factory.mktemp("undisturbed")
-    sweep(home, models, tiny_tasks, *grid(presets))
-    return home
+@pytest.fixture
+def sweep_here(monkeypatch, capsys) -> Callable:
+    """Run a sweep inside this process, where torch is imported already."""
+
+    def sweep(folder, models, tasks, *overrides, status=0):
+        _, *argv = arguments(folder, models, tasks, *overrides)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr(sys, "argv", argv)
+        capsys.readouterr()
+        ended = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            ended = end.code
+        printed = capsys.readouterr()
+        assert ended == status, printed.err
+        return SimpleNamespace(stdout=printed.out, stderr=printed.err)
+
+    return sweep
