@@ -32,7 +32,7 @@ from layerprune.export.checkpoint import export
 from layerprune.model.load import torch_device
 from layerprune.prune.layer_distances import TRY_DTYPE
 from layerprune.record.healing import Healing
-from layerprune.record.identity import recorded_config
+from layerprune.record.identity import float32_products, recorded_config
 from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
@@ -116,10 +116,12 @@ def _answer_as_helper(jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[Path | None]:
-    """Run a block with the job's seed, threads and determinism; yield its spill folder, if any."""
+    """Run a block with the job's seed and settings of PyTorch; yield its spill folder, if any."""
     runtime = job.config.runtime
     spill = scratch_folder(job.cache / "states") if runtime.spill else nullcontext()
-    with seeded(job.config.seed, runtime.threads, runtime.deterministic), spill as folder:
+    precision = runtime.float32_matmul_precision.value
+    settings = seeded(job.config.seed, runtime.threads, runtime.deterministic, precision)
+    with settings, spill as folder:
         yield folder
 
 
@@ -261,7 +263,8 @@ def _answer_cache(job: Job) -> AnswerCache:
     device = torch_device(job.config.runtime.device).type
     # Without deterministic algorithms, answers may be rounded differently in every run.
     deterministic = "-deterministic" if job.config.runtime.deterministic else ""
-    return AnswerCache(job.cache / "answers", f"{weights}-{device}{deterministic}")
+    precision = "".join(f"-{value}" for value in float32_products(job.config).values())
+    return AnswerCache(job.cache / "answers", f"{weights}-{device}{deterministic}{precision}")
 
 
 def _export(job: Job, errors: RunErrors) -> None:
