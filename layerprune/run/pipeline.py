@@ -107,7 +107,7 @@ def _answer_as_helper(jobs: Sequence[Job]) -> None:
             loaded = dense.loaded
             scorer = Scorer(
                 loaded.model, loaded.tokenizer, memory_budget=dense.memory_budget, paths=paths,
-                answer_cache=_answer_cache(lead), helping=True,
+                answer_cache=_answer_cache(lead), token_cache=lead.token_cache, helping=True,
             )  # fmt: skip
             lead.eval_tasks.score(scorer)
     except Exception:  # the first process meets the same error, and reports it
@@ -181,8 +181,9 @@ def _evaluations(
     """Yield each path with its evaluation; if the shared pass fails, evaluate path by path."""
     job = dense.job
     shared = evaluate_paths(
-        dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget, _answer_cache(job), paths
-    )
+        dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget, _answer_cache(job),
+        job.token_cache, paths,
+    )  # fmt: skip
     for done, path in enumerate(paths):
         try:
             yield path, next(shared)
@@ -237,7 +238,11 @@ def _evaluate_healed(point: PlannedPoint, healed: "Healed", heldout_ST: Tensor) 
     # Of no use to another point: these answers go with its checkpoints, once it has a record.
     cache = AnswerCache(job.store.checkpoints(point.key) / "answers", "healed")
     budget = MemoryBudget.of(healed.loaded.model, job.config.runtime.memory_bytes)
-    return next(evaluate_paths(healed.loaded, job.eval_tasks, heldout_ST, budget, cache))
+    return next(
+        evaluate_paths(
+            healed.loaded, job.eval_tasks, heldout_ST, budget, cache, job.token_cache
+        )
+    )  # fmt: skip
 
 
 def _write(point: Point, job: Job) -> None:
