@@ -114,6 +114,18 @@ def expected(source):
     return results(load(source, Dtype.float32, "cpu").model)
 
 
+def test_weights_are_loaded_straight_to_the_device(source, expected, monkeypatch):
+    moved = []
+    monkeypatch.setattr("transformers.PreTrainedModel.to", lambda self, *at: moved.append(at))
+    model = load(source, Dtype.float32, "pretend:0").model
+    assert {str(weight.device) for weight in model.state_dict().values()} == {"pretend:0"}
+    assert not any(hasattr(part, "_hf_hook") for part in model.modules())
+    assert not hasattr(model, "hf_device_map")
+    assert devices(model) == [torch.device("pretend:0")]
+    assert moved == []
+    assert results(model) == pytest.approx(expected, rel=1e-4)
+
+
 def test_streaming(source, expected):
     model = load(source, Dtype.float32, "pretend:0", stream=True).model
     assert is_offloaded(decoder_stack(model).layers)
