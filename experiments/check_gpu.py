@@ -49,6 +49,7 @@ from layerprune.evaluate.token_tree_batch import (
     tree_difference,
 )
 from layerprune.heal.healing import PointHealing
+from layerprune.model import offload
 from layerprune.model.load import load
 from layerprune.model.quantized import weight_bytes
 from layerprune.model.source import Source, locate
@@ -479,7 +480,12 @@ def streaming(m: Machine) -> Finding:
             f"{size / took / 1e9:.1f} GB/s, loss within {difference:.1e}, bytes "
             f"{'equal' if sizes[0] == sizes[1] else f'{sizes[1]} for {sizes[0]}'}"
         )
-    return Finding("; ".join(parts), "0.01 nats at most, equal bytes", passed)
+    model = load(source, Dtype.bfloat16, m.device, stream=True).model
+    read = offload._read_pinned(decoder_stack(model).layers[1])
+    pinned = [weight.is_pinned() for weights in read.values() for weight in weights.values()]
+    passed = passed and (m.device == "cpu" or (len(pinned) > 0 and all(pinned)))
+    parts.append(f"{sum(pinned)} of {len(pinned)} weights read ahead are in pinned memory")
+    return Finding("; ".join(parts), "0.01 nats at most, equal bytes, all pinned", passed)
 
 
 def generation(m: Machine) -> Finding:

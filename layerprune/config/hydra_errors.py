@@ -25,6 +25,8 @@ SYNONYMS = {
     "output": "runtime.outputs",
     "output_dir": "runtime.outputs",
     "torch_dtype": "model.dtype",
+    "tf32": "runtime.float32_matmul_precision",
+    "allow_tf32": "runtime.float32_matmul_precision",
     "shots": "eval.num_fewshot",
     "n": "prune.layers_dropped",
     "num_layers": "prune.layers_dropped",

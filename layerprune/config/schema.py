@@ -570,6 +570,14 @@ class DeviceMap(Enum):
     auto = "auto"
 
 
+class MatmulPrecision(Enum):
+    """Precision of products of float32 matrices, as PyTorch names it."""
+
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
 SAME_MEMORY = "2GiB"
 """Default of `runtime.memory` with `runtime.deterministic`: free memory differs from run to run."""
 
@@ -601,6 +609,10 @@ class RuntimeConfig:
     """Make points bit-identical when recomputed on the same machine with as many threads:
     use only PyTorch's deterministic algorithms, and a `memory` of 2 GiB unless it is given, since
     the batch size decides how sums are rounded. Records state it."""
+    float32_matmul_precision: MatmulPrecision = MatmulPrecision.highest
+    """How a GPU multiplies float32 matrices: `highest` in float32, `high` in TF32, `medium` in
+    bfloat16 where PyTorch can. `high` and `medium` trade accuracy for speed, and their points have
+    keys of their own."""
     memory: str | None = None
     """Memory budget next to the model during evaluation, such as `2GiB`; half of the free memory if
     not given. It decides batch sizes and the number of buffered states."""

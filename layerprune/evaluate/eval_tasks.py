@@ -18,6 +18,7 @@ from layerprune.errors import UserError, explained
 from layerprune.evaluate.digest import digest
 from layerprune.evaluate.scores import scores_of
 from layerprune.evaluate.task_rows import check_lengths, check_tasks, explained_rows
+from layerprune.evaluate.token_cache import TokenCache
 from layerprune.record.scores import Score
 
 OWN_TASKS = Path(__file__).parent / "tasks"
@@ -42,6 +43,17 @@ class EvalTasks:
         self._loaded: Any = None
         self.prompt_seconds = 0.0
         """Duration of making prompts, over all models."""
+        self._tokens = "", TokenCache()
+
+    def token_cache(self, fingerprint: str) -> TokenCache:
+        """Return the tokens of the prompts for a model with this fingerprint.
+
+        All of its cut and healed models have the same tokenizer. Tokens for another model are
+        dropped.
+        """
+        if self._tokens[0] != fingerprint:
+            self._tokens = fingerprint, TokenCache()
+        return self._tokens[1]
 
     def score(self, lm: Any) -> list[Score]:
         """Return the scores of an lm-eval model on every task and group, in lm-eval's order."""

@@ -11,6 +11,7 @@ from layerprune.evaluate.answer_cache import AnswerCache
 from layerprune.evaluate.eval_tasks import EvalTasks
 from layerprune.evaluate.heldout_loss import heldout_losses
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.token_cache import TokenCache
 from layerprune.model.load import LoadedModel
 from layerprune.model.offload import devices
 from layerprune.model.quantized import weight_bytes
@@ -52,6 +53,7 @@ def evaluate_paths(
     heldout_ST: Tensor,
     memory_budget: MemoryBudget,
     answer_cache: AnswerCache,
+    token_cache: TokenCache,
     paths: Sequence[LayerPath] | None = None,
 ) -> Iterator[Evaluation]:
     """Evaluate the cut models that keep the layers of each path, in their order.
@@ -61,8 +63,9 @@ def evaluate_paths(
     """
     model = loaded.model
     scorer = Scorer(
-        model, loaded.tokenizer, memory_budget=memory_budget, paths=paths, answer_cache=answer_cache
-    )
+        model, loaded.tokenizer, memory_budget=memory_budget, paths=paths,
+        answer_cache=answer_cache, token_cache=token_cache,
+    )  # fmt: skip
     paths = scorer.paths
     started = time.monotonic()
     losses = heldout_losses(model, heldout_ST, paths, memory_budget, answer_cache)

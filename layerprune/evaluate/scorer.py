@@ -33,6 +33,7 @@ from layerprune.evaluate.request_groups import (
     pack,
     to_contexts,
 )
+from layerprune.evaluate.token_cache import TokenCache
 from layerprune.evaluate.token_tree import TokenTree, batches, token_trees, unbranched_trees
 from layerprune.evaluate.token_tree_batch import (
     TokenTreeBatch,
@@ -68,7 +69,8 @@ class Scorer(HFLM):
     `paths` are the layers that each cut model keeps; `path` is the number of the one that answers.
     The model itself keeps all layers. Log-likelihoods are computed here, for all paths at once;
     prompts, tokenisation and generation are lm-eval's. Answers in `answer_cache` are reused, and
-    processes with the same cache share the work. A `helping` one leaves to the others what they
+    processes with the same cache share the work. Requests in `token_cache` are not tokenized again:
+    it belongs to one tokenizer. A `helping` one leaves to the others what they
     are working on and everything that is generated; its own answers are meaningless.
     """
 
@@ -81,6 +83,7 @@ class Scorer(HFLM):
         max_length: int | None = None,
         paths: Sequence[LayerPath] | None = None,
         answer_cache: AnswerCache | None = None,
+        token_cache: TokenCache | None = None,
         helping: bool = False,
     ) -> None:
         self._encoded: dict[str, list[int]] = {}
@@ -99,6 +102,7 @@ class Scorer(HFLM):
         """Duration of the shared passes, and of tokenizing their requests."""
         self.sharing = PromptSharing()
         self._answer_cache = answer_cache or AnswerCache()
+        self._token_cache = TokenCache() if token_cache is None else token_cache
         self._helping = helping
         self._memory_budget = MemoryBudget.of(model) if memory_budget is None else memory_budget
         self.batch_size_per_gpu = self._memory_budget.sequences(self.max_length)  # to generate
@@ -131,18 +135,21 @@ class Scorer(HFLM):
         return super().tok_encode(string, add_special_tokens, *args, **kwargs)
 
     def _tokenize(self, requests: list[Instance]) -> list[Request]:
-        """Let lm-eval tokenize the requests, 1000 at a time for the progress bar."""
+        """Let lm-eval tokenize new requests, 1000 at a time for the progress bar."""
         self._tokenized = []
         started = time.monotonic()
-        with progress_bar("prompts", total=len(requests)) as advance:
-            for start in range(0, len(requests), 1000):
-                part = requests[start : start + 1000]
+        new = [request for request in requests if request.args not in self._token_cache]
+        with progress_bar("prompts", total=len(new)) as advance:
+            for start in range(0, len(new), 1000):
+                part = new[start : start + 1000]
                 self._encode_together([request.args for request in part])
                 super().loglikelihood(part, disable_tqdm=True)  # calls _loglikelihood_tokens
                 advance(len(part))
         self._encoded.clear()
+        self._token_cache.add(self._tokenized)
+        self._tokenized = None
+        tokenized = self._token_cache.requests(request.args for request in requests)
         self.token_seconds += time.monotonic() - started
-        tokenized, self._tokenized = self._tokenized, None
         return tokenized
 
     def _encode_together(self, pairs: Sequence[tuple[str, str]]) -> None:

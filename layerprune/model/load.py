@@ -69,10 +69,11 @@ def load(
     Raises `UserError` if the files are no causal language model, or lack a weight.
     """
     place = torch_device(device)
-    settings: dict[str, Any] = {}
+    # Weights go to a GPU one by one, and never fill the CPU's memory.
+    settings: dict[str, Any] = {"device_map": {"": place}}
     if quantization and not stream:
         bnb_config = quantized.bnb_config(quantization, dtype or Dtype.float32)
-        settings |= {"device_map": {"": place}, "quantization_config": bnb_config}
+        settings["quantization_config"] = bnb_config
     offload = None
     if stream:
         offload = OffloadPlan(disk_device_map(open_model(source, dtype, META)[0], place))
@@ -81,7 +82,7 @@ def load(
     if offload:
         settings |= offload.arguments
     model, _ = open_model(source, dtype, settings)
-    model = model.eval() if settings else model.eval().to(place)
+    model = model.eval()
     tokenizer = load_tokenizer(source)
     if quantization and stream:
         quantized.quantize_when_read(model, quantization, dtype or Dtype.float32)

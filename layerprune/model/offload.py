@@ -4,10 +4,13 @@ accelerate's hooks bring a part's weights and inputs together. Offloaded weights
 device, so devices are read from the hooks, not from the weights.
 """
 
+import logging
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import copy
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,13 +19,19 @@ from typing import Any
 
 import torch
 from accelerate.hooks import remove_hook_from_module
-from torch import nn
+from accelerate.utils import OffloadedWeightsLoader
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerprune.model.quantized import quantized_part
 from layerprune.model.stack import decoder_stack
 from layerprune.model.weight_files import read_header
 from layerprune.runtime import memory
+
+log = logging.getLogger(__name__)
+
+HostWeights = dict[Any, dict[str, Tensor]]
+"""Weights that have been read, by accelerate's hook that loads them, and by name."""
 
 READ_AHEAD_BYTES = 2**24
 """Size of the buffer that read-ahead goes through."""
@@ -97,12 +106,16 @@ def is_offloaded(part: nn.Module) -> bool:
 
 
 @contextmanager
-def materialized(layer: nn.Module) -> Iterator[None]:
-    """Load a layer's weights once and hold them inside the block, however often the layer runs."""
+def materialized(layer: nn.Module, read: HostWeights | None = None) -> Iterator[None]:
+    """Load a layer's weights once and hold them inside the block, however often the layer runs.
+
+    Weights in `read`, which is emptied, need not be read from disk.
+    """
     try:
         with ExitStack() as parts:
-            for path, part in _hooked_parts(layer):
-                parts.enter_context(_materialized_part(layer, path, part))
+            with _taken_from(read or {}):
+                for path, part in _hooked_parts(layer):
+                    parts.enter_context(_materialized_part(layer, path, part))
             yield
     finally:
         memory.trim()
@@ -143,21 +156,40 @@ def _materialized_part(layer: nn.Module, path: str, part: Any) -> Iterator[None]
 
 
 @contextmanager
+def _taken_from(read: HostWeights) -> Iterator[None]:
+    """Let accelerate's hooks take weights that have been read, and free these after the block."""
+    try:
+        with ExitStack() as restored:
+            for hook, weights in read.items():
+                restored.callback(setattr, hook, "weights_map", hook.weights_map)
+                hook.weights_map = ChainMap(weights, hook.weights_map)
+            yield
+    finally:
+        read.clear()
+
+
+@contextmanager
 def prefetching(
     layers: Iterable[nn.Module],
 ) -> Iterator[Callable[[nn.Module], AbstractContextManager[None]]]:
     """Yield a `materialized` for layers that run in this order, which reads one layer ahead.
 
-    While a layer is held, a thread reads the bytes of the next one from disk, so that loading it
-    hits the page cache. The system drops those pages when memory is needed.
+    While a layer is held, a thread reads the next one from disk. On a CPU loading it then hits the
+    page cache, whose pages the system drops when memory is needed. For a GPU the thread reads it
+    into pinned memory, from which the GPU copies fastest. The GPU still holds one layer.
     """
     next_layer = dict(pairwise(layers))
+    read: dict[nn.Module, Future[HostWeights]] = {}
 
     @contextmanager
     def materialized_ahead(layer: nn.Module) -> Iterator[None]:
-        with materialized(layer):
-            if layer in next_layer:
-                reader.submit(_read_ahead, next_layer[layer])
+        waited_for = read.pop(layer, None)
+        with materialized(layer, waited_for.result() if waited_for else None):
+            following = next_layer.get(layer)
+            if following is not None and _runs_on_cpu(following):
+                reader.submit(_read_ahead, following)
+            elif following is not None:
+                read[following] = reader.submit(_read_pinned, following)
             yield
 
     with ThreadPoolExecutor(1) as reader:
@@ -173,6 +205,36 @@ def _read_ahead(layer: nn.Module) -> None:
             left = size
             while left and (count := file.readinto(memoryview(buffer)[:left])):
                 left -= count
+
+
+def _runs_on_cpu(layer: nn.Module) -> bool:
+    return all(device.type == "cpu" for device in _execution_devices(layer))
+
+
+def _read_pinned(layer: nn.Module) -> HostWeights:
+    """Return the offloaded weights of a layer in pinned memory; {} if any cannot be read."""
+    read: HostWeights = {}
+    try:
+        for _, part in _hooked_parts(layer):
+            for hook in _hooks(part):
+                if getattr(hook, "offload", False):
+                    weights = _read_to_cpu(hook.weights_map)
+                    names = part.named_parameters(recurse=hook.place_submodules)
+                    read[hook] = {name: weights[name].pin_memory() for name, _ in names}
+    except Exception:
+        # A damaged file is reported when the layer is loaded; without pinned memory it loads, too.
+        log.debug("A layer was not read ahead.", exc_info=True)
+        return {}
+    return read
+
+
+def _read_to_cpu(weights_map: Any) -> Any:
+    """Return the same weights, read into the CPU's memory: accelerate's loader reads to the GPU."""
+    weights_map = copy(weights_map)
+    if isinstance(weights_map.dataset, OffloadedWeightsLoader):
+        weights_map.dataset = copy(weights_map.dataset)
+        weights_map.dataset.device = None
+    return weights_map
 
 
 def bytes_on_disk(layer: nn.Module) -> int:

@@ -34,6 +34,7 @@ from layerprune.prune.layer_distances import BATCH, TRY_DTYPE
 from layerprune.prune.removal_order import RemovalOrder
 from layerprune.runtime.progress import progress_bar
 from layerprune.shared_forward.logprobs import next_token_nats
+from layerprune.shared_forward.memory_budget import MemoryBudget
 
 STRIDES = (16, 8, 4, 2, 1)
 """The first share is every 16th sequence, the second adds every 8th, the last all others: each
@@ -46,10 +47,18 @@ ERRORS = 2.0
 class Candidates:
     """The remaining layers, and the loss without each of them.
 
-    Memory: one state [T, H] for each layer and sequence, in the model's precision.
+    Memory: one state [T, H] for each layer and sequence, in the model's precision. The first shares
+    are read most often: their states stay on the device as far as `memory_budget` allows, and all
+    others wait in the CPU's memory.
     """
 
-    def __init__(self, model: PreTrainedModel, ids_NT: Tensor, removed: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ids_NT: Tensor,
+        removed: Sequence[int],
+        memory_budget: MemoryBudget | None = None,
+    ) -> None:
         self._model = model
         self._head = Head(model)
         layers = range(len(decoder_stack(model).layers))
@@ -62,11 +71,15 @@ class Candidates:
             if share:
                 self.shares.append(share)
             seen.update(share)
-        device = input_device(model)
+        self._device = input_device(model)
+        budget = memory_budget or MemoryBudget.of(model)
+        states_of_sequence = ids_NT.shape[1] * max(1, len(self.remaining) - 1)
+        self._sequences_on_device = budget.buffered_tokens // states_of_sequence
         # By share and batch: the token ids, then the states that enter the second remaining layer,
         # the third, ..., as far as they have been computed.
         self._entering: list[list[list[Tensor]]] = [
-            [[ids_BT.to(device)] for ids_BT in ids_NT[share].split(BATCH)] for share in self.shares
+            [[ids_BT.to(self._device)] for ids_BT in ids_NT[share].split(BATCH)]
+            for share in self.shares
         ]
 
     def losses(self, share: int, without: int | None = None) -> list[float]:
@@ -83,7 +96,7 @@ class Candidates:
         losses = []
         with partial_forward(self._model, above) as run:
             for entering in self._entering[share]:
-                normed_BTH = run(**_run_inputs(entering[slot])).normed
+                normed_BTH = run(**self._run_inputs(entering[slot])).normed
                 nats_BT = next_token_nats(self._head, normed_BTH, entering[0])
                 losses += nats_BT.mean(dim=1).tolist()
         return losses
@@ -98,19 +111,32 @@ class Candidates:
 
     def _compute_entering(self, share: int, slot: int) -> None:
         """Run the layers below `slot` on a share, as far as they have not run."""
+        on_device = sum(map(len, self.shares[: share + 1])) <= self._sequences_on_device
         for below in range(len(self._entering[share][0]) - 1, slot):
             with partial_forward(self._model, self.remaining[below : below + 1]) as run:
                 for entering in self._entering[share]:
-                    entering.append(run(**_run_inputs(entering[below])).state)
+                    state_BTH = run(**self._run_inputs(entering[below])).state
+                    entering.append(state_BTH if on_device else state_BTH.cpu())
+
+    def _run_inputs(self, entering: Tensor) -> dict[str, Tensor]:
+        """Return token ids for the first layer, states for any other, on the device."""
+        name = "state" if entering.is_floating_point() else "ids"
+        return {name: entering.to(self._device)}
 
 
-def extend_lazily(model: PreTrainedModel, ids_NT: Tensor, order: RemovalOrder, count: int) -> None:
+def extend_lazily(
+    model: PreTrainedModel,
+    ids_NT: Tensor,
+    order: RemovalOrder,
+    count: int,
+    memory_budget: MemoryBudget | None = None,
+) -> None:
     """Add layers to `order` until it has `count`, by the loss in nats per token on `ids_NT`.
 
     The deepest of equal ones.
     """
     with torch.inference_mode(), count_layer_runs(model) as runs:
-        candidates = Candidates(model, ids_NT, order.layers)
+        candidates = Candidates(model, ids_NT, order.layers, memory_budget)
         if order.losses:
             losses = dict(enumerate(order.losses))
             bounds = dict(enumerate(order.bounds))
@@ -164,8 +190,3 @@ def _at_least(costs: Sequence[float], total: int) -> float:
     mean = math.fsum(costs) / count
     variance = math.fsum((cost - mean) ** 2 for cost in costs) / (count - 1)
     return mean - ERRORS * math.sqrt(variance / count * (1 - count / total))
-
-
-def _run_inputs(entering: Tensor) -> dict[str, Tensor]:
-    """Return token ids for the first layer, states for any other."""
-    return {"state": entering} if entering.is_floating_point() else {"ids": entering}

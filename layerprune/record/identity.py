@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from enum import Enum
 from typing import Any
 
-from layerprune.config.schema import Calibration, Config, PruneOptions
+from layerprune.config.schema import Calibration, Config, MatmulPrecision, PruneOptions
 from layerprune.prune.target import Target
 from layerprune.record.point import SCHEMA, content_hash
 
@@ -51,7 +51,22 @@ def identity(
             "heldout_sequences": config.data.heldout_sequences,
             **({"calibration": "questions"} if _of_questions(config) else {}),
         },
+        **_runtime(config),
     }
+
+
+def float32_products(config: Config) -> dict[str, str]:
+    """Return the precision of float32 products; nothing for exact ones, which have no key."""
+    precision = config.runtime.float32_matmul_precision
+    if precision is MatmulPrecision.highest:
+        return {}
+    return {"float32_matmul_precision": precision.value}
+
+
+def _runtime(config: Config) -> dict[str, Any]:
+    """Return the settings of `runtime` that change a result by more than the order of sums."""
+    settings = float32_products(config)
+    return {"runtime": settings} if settings else {}
 
 
 def _of_questions(config: Config) -> bool:
@@ -112,6 +127,7 @@ def profile_identity(config: Config, model: str, text: str, questions: str) -> d
         **({"seed": config.seed} if config.metric.uses_seed else {}),
         # Without it, rounding may vary between runs.
         **({"deterministic": True} if config.runtime.deterministic else {}),
+        **float32_products(config),
         **measured_on,
         "sequence_length": config.data.sequence_length,
         "sequences": config.data.calibration_sequences,

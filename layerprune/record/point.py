@@ -224,6 +224,8 @@ class Point:
     def comparison_key(self) -> str:
         """Hash of the dense model, the evaluation and the data: equal for comparable points."""
         shared = {name: self.identity[name] for name in ("model", "eval", "data")}
+        if "runtime" in self.identity:
+            shared["runtime"] = self.identity["runtime"]
         # Measuring speed changes no answer.
         shared["eval"] = {name: of for name, of in shared["eval"].items() if name != "speed"}
         return content_hash(shared)

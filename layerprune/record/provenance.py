@@ -56,6 +56,8 @@ class Provenance:
     """Versions of the packages that results may depend on; None if not installed."""
     prompt_sharing: PromptSharing = PromptSharing()
     """Of the questions that were not in the answer cache."""
+    float32_matmul_precision: str = "highest"
+    """How PyTorch multiplied float32 matrices: `highest`, `high` or `medium`."""
 
     @property
     def command_line(self) -> str:
@@ -66,7 +68,9 @@ class Provenance:
     def machine(self) -> str:
         """Platform, processors and threads, in words."""
         deterministic = ", deterministic" if self.deterministic else ""
-        return f"{self.platform}, {self.cpus} CPUs, {self.threads} threads{deterministic}"
+        precision = self.float32_matmul_precision
+        products = "" if precision == "highest" else f", float32 products in precision {precision}"
+        return f"{self.platform}, {self.cpus} CPUs, {self.threads} threads{deterministic}{products}"
 
     @property
     def software(self) -> dict[str, str]:
@@ -91,6 +95,7 @@ def provenance(device: str, prompt_sharing: PromptSharing) -> Provenance:
         device=device,
         versions={name: _version(name) for name in PACKAGES},
         prompt_sharing=prompt_sharing,
+        float32_matmul_precision=torch.get_float32_matmul_precision(),
     )
 
 

@@ -11,6 +11,7 @@ from layerprune.data.conversations import RenderConversation
 from layerprune.data.text import TextSplits, read_text
 from layerprune.errors import UserError
 from layerprune.evaluate.eval_tasks import EvalTasks
+from layerprune.evaluate.token_cache import TokenCache
 from layerprune.export.checkpoint import checkpoint_folder, exported, form_facts, refuse_export
 from layerprune.model.load import conversation_renderer
 from layerprune.model.source import NO_FINGERPRINT, Source, locate, source_from_shape
@@ -54,6 +55,11 @@ class Job:
     def store(self) -> Store:
         """The store of the study."""
         return Store(Path(self.config.runtime.outputs) / self.config.study)
+
+    @property
+    def token_cache(self) -> TokenCache:
+        """The tokens of the prompts, which jobs with the same model and tasks share."""
+        return self.eval_tasks.token_cache(self.source.fingerprint)
 
     @property
     def cache(self) -> Path:

@@ -32,7 +32,7 @@ from layerprune.export.checkpoint import export
 from layerprune.model.load import torch_device
 from layerprune.prune.layer_distances import TRY_DTYPE
 from layerprune.record.healing import Healing
-from layerprune.record.identity import recorded_config
+from layerprune.record.identity import float32_products, recorded_config
 from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
@@ -107,7 +107,7 @@ def _answer_as_helper(jobs: Sequence[Job]) -> None:
             loaded = dense.loaded
             scorer = Scorer(
                 loaded.model, loaded.tokenizer, memory_budget=dense.memory_budget, paths=paths,
-                answer_cache=_answer_cache(lead), helping=True,
+                answer_cache=_answer_cache(lead), token_cache=lead.token_cache, helping=True,
             )  # fmt: skip
             lead.eval_tasks.score(scorer)
     except Exception:  # the first process meets the same error, and reports it
@@ -116,10 +116,12 @@ def _answer_as_helper(jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _environment(job: Job) -> Iterator[Path | None]:
-    """Run a block with the job's seed, threads and determinism; yield its spill folder, if any."""
+    """Run a block with the job's seed and settings of PyTorch; yield its spill folder, if any."""
     runtime = job.config.runtime
     spill = scratch_folder(job.cache / "states") if runtime.spill else nullcontext()
-    with seeded(job.config.seed, runtime.threads, runtime.deterministic), spill as folder:
+    precision = runtime.float32_matmul_precision.value
+    settings = seeded(job.config.seed, runtime.threads, runtime.deterministic, precision)
+    with settings, spill as folder:
         yield folder
 
 
@@ -179,8 +181,9 @@ def _evaluations(
     """Yield each path with its evaluation; if the shared pass fails, evaluate path by path."""
     job = dense.job
     shared = evaluate_paths(
-        dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget, _answer_cache(job), paths
-    )
+        dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget, _answer_cache(job),
+        job.token_cache, paths,
+    )  # fmt: skip
     for done, path in enumerate(paths):
         try:
             yield path, next(shared)
@@ -235,7 +238,11 @@ def _evaluate_healed(point: PlannedPoint, healed: "Healed", heldout_ST: Tensor) 
     # Of no use to another point: these answers go with its checkpoints, once it has a record.
     cache = AnswerCache(job.store.checkpoints(point.key) / "answers", "healed")
     budget = MemoryBudget.of(healed.loaded.model, job.config.runtime.memory_bytes)
-    return next(evaluate_paths(healed.loaded, job.eval_tasks, heldout_ST, budget, cache))
+    return next(
+        evaluate_paths(
+            healed.loaded, job.eval_tasks, heldout_ST, budget, cache, job.token_cache
+        )
+    )  # fmt: skip
 
 
 def _write(point: Point, job: Job) -> None:
@@ -261,7 +268,8 @@ def _answer_cache(job: Job) -> AnswerCache:
     device = torch_device(job.config.runtime.device).type
     # Without deterministic algorithms, answers may be rounded differently in every run.
     deterministic = "-deterministic" if job.config.runtime.deterministic else ""
-    return AnswerCache(job.cache / "answers", f"{weights}-{device}{deterministic}")
+    precision = "".join(f"-{value}" for value in float32_products(job.config).values())
+    return AnswerCache(job.cache / "answers", f"{weights}-{device}{deterministic}{precision}")
 
 
 def _export(job: Job, errors: RunErrors) -> None:

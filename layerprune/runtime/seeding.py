@@ -14,18 +14,25 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 @contextmanager
-def seeded(seed: int, threads: int | None, deterministic: bool = False) -> Iterator[None]:
+def seeded(
+    seed: int,
+    threads: int | None,
+    deterministic: bool = False,
+    float32_matmul_precision: str = "highest",
+) -> Iterator[None]:
     """Seed all random generators for the block, and restore the state of before after it.
 
     With `deterministic`, operations that are not bit-identical on repeat raise `RuntimeError`.
-    Restored are the generators, the default precision, the number of threads, gradient recording
-    and determinism. Unused memory is freed.
+    Restored are the generators, the default precision, the precision of float32 products, the
+    number of threads, gradient recording and determinism. Unused memory is freed.
     """
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
     threads_before = torch.get_num_threads()
+    precision_before = torch.get_float32_matmul_precision()
     torch.set_num_threads(threads or DEFAULT_THREADS)
+    torch.set_float32_matmul_precision(float32_matmul_precision)
     if deterministic:
         # The command line sets it; here for callers of `run`. cuBLAS reads it when first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -43,6 +50,7 @@ def seeded(seed: int, threads: int | None, deterministic: bool = False) -> Itera
         torch.set_grad_enabled(grad)
         torch.use_deterministic_algorithms(deterministic_before)
         torch.set_num_threads(threads_before)
+        torch.set_float32_matmul_precision(precision_before)
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -87,6 +87,21 @@ def test_the_dense_model_may_come_from_another_curve_but_never_healed(maker):
         assert (curve.dense.recipe, curve.dense.num_dropped) == ("none", 0)
 
 
+def test_coarser_products_make_curves_of_their_own_with_their_own_dense_model(maker):
+    for precision in ("highest", "high"):
+        for count in (0, 2):
+            maker.point(range(5, 5 + count), write=False)
+            with maker.editing() as content:
+                setting = {"runtime": {"float32_matmul_precision": precision}}
+                content["config"] |= setting
+                if precision != "highest":
+                    content["identity"] |= setting
+    curves = curves_of(maker)
+    start = "block · runtime.float32_matmul_precision="
+    assert {curve.label for curve in curves} == {f"{start}high", f"{start}highest"}
+    assert all(curve.dense is curve.points[0] for curve in curves)
+
+
 def test_a_whole_model_that_was_healed_is_no_reference(maker):
     maker.curve(counts=(0, 2, 4), heal="full", write=False)
     maker.curve(counts=(0, 2, 4), heal="lora", write=False)

@@ -120,6 +120,11 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["heal=lora", "heal.alpha=0"], ["heal.alpha=0", "greater than 0"]),
         (["output_dir=x"], ["output_dir", "Did you mean runtime.outputs?"]),
         (["eval.batch_size=8"], ["eval.batch_size", "Did you mean runtime.memory?"]),
+        (["runtime.tf32=true"], ["Did you mean runtime.float32_matmul_precision?"]),
+        (
+            ["runtime.float32_matmul_precision=tf32"],
+            ["runtime.float32_matmul_precision: ", "[highest, high, medium]"],
+        ),
         (["export.path=x"], ["export.path=x", "export=hf"]),
         (["model.dtype=half"], ["model.dtype", "half", "bfloat16, bf16"]),
         (["prune.n=8"], ["prune.n ", "Did you mean prune.layers_dropped?"]),

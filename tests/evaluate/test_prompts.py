@@ -8,7 +8,9 @@ from tiny import byte_tokenizer, tiny
 from layerprune.config.compose import compose
 from layerprune.evaluate.eval_tasks import EvalTasks
 from layerprune.evaluate.scorer import Scorer
+from layerprune.evaluate.token_cache import TokenCache
 from layerprune.run import pipeline
+from layerprune.run.job import JobBuilder
 
 PATHS = [tuple(range(8)), (0, 1, 2, 6, 7), (0, 7)]
 
@@ -85,6 +87,49 @@ def test_tokens_are_those_of_lm_eval(add_bos, monkeypatch):
     assert asked[Scorer].items() <= asked[HFLM].items()
     tokens = {str(each) for each in asked[HFLM].values()}
     assert {str(each) for each in asked[Scorer].values()} == tokens  # equal ones are asked once
+
+
+def test_healed_points_of_a_run_share_the_tokens_of_the_first(tmp_path, tiny_folder, monkeypatch):
+    texts, real, asked = [], Scorer._encode_together, []
+    monkeypatch.setattr(
+        Scorer, "_encode_together", lambda self, pairs: texts.extend(pairs) or real(self, pairs)
+    )
+    compute = Scorer._compute
+    monkeypatch.setattr(
+        Scorer, "_compute", lambda self, new: asked.append(new) or compute(self, new)
+    )
+    builder, settings = JobBuilder(), (
+        "model=custom", f"model.path={tiny_folder}", f"runtime.outputs={tmp_path}",
+        "data.sequence_length=32", "data.calibration_sequences=4", "data.heldout_sequences=4",
+        "eval.tasks=[facts]", "eval.limit=4", "heal.sequences=8", "heal.sequence_length=32",
+    )  # fmt: skip
+    for fraction in ("[0.25,0.5]", "0.375"):  # as a sweep has them, too
+        pipeline.run_job(
+            builder.build(compose("heal=linear", f"prune.fraction={fraction}", *settings))
+        )
+    assert len(asked) == 3
+    assert asked[1] == asked[2] == asked[0]
+    assert len(texts) == len(set(texts)) == len(asked[0])
+
+
+def test_tokens_of_another_model_are_dropped(eval_tasks):
+    cache = eval_tasks.token_cache("a")
+    cache.add([(("question", " yes"), (1, 2), (3,))])
+    assert eval_tasks.token_cache("a") is cache
+    assert ("question", " yes") in cache
+    assert ("question", " yes") not in eval_tasks.token_cache("b")
+
+
+def test_options_of_a_question_share_its_tokens():
+    cache, context = TokenCache(), tuple(range(700))
+    cache.add(
+        [(("a", " yes"), context, (3,)), (("a", " no"), context, (4, 5)), (("b", ""), [1], [2])]
+    )
+    yes, no, other = cache.requests([("a", " yes"), ("a", " no"), ("b", "")])
+    assert yes == (("a", " yes"), context, (3,))
+    assert no == (("a", " no"), context, (4, 5))
+    assert no[1] is yes[1]
+    assert other == (("b", ""), (1,), (2,))
 
 
 def test_seconds_are_told_by_stage(tmp_path, tiny_folder, capsys, monkeypatch):

@@ -6,6 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from tiny import tiny
+
+from layerprune.config.schema import DeviceMap, ModelConfig, Quantization
+from layerprune.model import load as loading
+from layerprune.model.offload import OffloadPlan
+from layerprune.model.source import locate
 
 PROGRAM = """
 import json, random, sys
@@ -48,3 +55,29 @@ def test_a_tokenizer_that_is_gone_leaves_no_words(tiny_folder, tmp_path):
     theirs, expected = grown(tiny_folder, tmp_path, "as it comes")
     assert ids == expected
     assert mine < theirs / 4
+
+
+@pytest.mark.parametrize(
+    ("device", "more", "device_map"),
+    [
+        ("cpu", {}, {"": torch.device("cpu")}),
+        ("cuda:1", {}, {"": torch.device("cuda:1")}),
+        ("cuda:1", {"quantization": Quantization.nf4}, {"": torch.device("cuda:1")}),
+        ("cuda:1", {"device_map": DeviceMap.auto}, "auto"),
+    ],
+)
+def test_weights_are_loaded_where_they_run(
+    tiny_folder, tmp_path, monkeypatch, device, more, device_map
+):
+    given = []
+    monkeypatch.setattr(loading, "torch_device", torch.device)
+    monkeypatch.setattr(loading.quantized, "check_quantized", lambda *_: None)
+    monkeypatch.setattr(OffloadPlan, "attach_to", lambda *_: None)
+    monkeypatch.setattr(
+        loading, "open_model", lambda *of: given.append(of[2]) or (tiny("llama"), set())
+    )
+    source = locate(ModelConfig(path=str(tiny_folder)), tmp_path)
+    loaded = loading.load(source, None, device, **more)
+    assert given[0].get("device_map") == device_map
+    assert not loaded.model.training
+    assert loaded.model.device.type == "cpu"  # transformers placed it, nothing moved it

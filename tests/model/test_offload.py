@@ -1,11 +1,13 @@
 """A model whose weights are offloaded gives the results that it gives in memory."""
 
+import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
+from accelerate.utils import OffloadedWeightsLoader
 from equalities import IDS_BT, logits
 from families import TINY
 from tiny import byte_tokenizer, tiny
@@ -309,6 +311,42 @@ def test_files_are_read_ahead_of_the_layer_that_runs(family, tmp_path, monkeypat
                 assert not any(weight.is_meta for weight in layers[at].parameters())
             assert all(weight.is_meta for weight in layers[at].parameters())
     assert ahead == [layers[2], layers[5]]
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_thread_reads_layers_for_a_gpu_into_pinned_memory(family, tmp_path, monkeypatch):
+    tiny(family, vocab_size=259).save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    source = locate(ModelConfig(path=str(tmp_path / "model")), tmp_path / "cache")
+    model = load.load(source, Dtype.float32, "cpu", stream=True).model
+    layers, events = list(decoder_stack(model).layers), Counter()
+    expected = [layer.state_dict() for layer in decoder_stack(tiny(family, vocab_size=259)).layers]
+
+    def count(event):
+        main = threading.current_thread() is threading.main_thread()
+        events[event, "main" if main else "thread"] += 1
+
+    read = OffloadedWeightsLoader.__getitem__
+    monkeypatch.setattr(
+        OffloadedWeightsLoader, "__getitem__", lambda *given: count("read") or read(*given)
+    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: count("pin") or self.clone())
+    monkeypatch.setattr(offload, "_runs_on_cpu", lambda layer: False)
+    hooks = [hook for part in model.modules() for hook in offload._hooks(part) if hook]
+    maps = [getattr(hook, "weights_map", None) for hook in hooks]
+    with prefetching(layers[at] for at in (0, 2, 5)) as loaded:
+        for at in (0, 2, 5):
+            with loaded(layers[at]):
+                found = layers[at].state_dict()
+                torch.testing.assert_close(dict(found), dict(expected[at]), rtol=0, atol=0)
+            assert all(weight.is_meta for weight in layers[at].parameters())
+    weights = len(expected[0])
+    assert events == {
+        ("read", "main"): weights, ("read", "thread"): 2 * weights, ("pin", "thread"): 2 * weights,
+    }  # fmt: skip
+    assert all(
+        getattr(hook, "weights_map", None) is kept for hook, kept in zip(hooks, maps, strict=True)
+    )
 
 
 def test_questions_that_begin_differently_share_a_pass(tmp_path):

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 if os.environ.get("PRETENDED_DEVICE"):  # `make test-device`
     os.environ["ACCELERATE_TORCH_DEVICE"] = "pretend:0"
@@ -27,5 +28,6 @@ def device(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda of: 2**30 if pretends(of) else free(of))
     monkeypatch.setattr(memory, "peak", lambda of: 1 if pretends(of) else peak(of))
     monkeypatch.setattr(memory, "reset_peak", lambda of: None if pretends(of) else reset(of))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     pretended.WAITS.clear()
     return DEVICE

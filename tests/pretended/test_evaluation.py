@@ -14,8 +14,10 @@ from layerprune.config.compose import compose
 from layerprune.config.registry import METRICS
 from layerprune.evaluate.heldout_loss import heldout_losses
 from layerprune.evaluate.scorer import Scorer
+from layerprune.prune import lazy_greedy
 from layerprune.prune.layer_distances import measure_distances
 from layerprune.prune.metrics import MetricContext
+from layerprune.prune.removal_order import RemovalOrder
 from layerprune.shared_forward.memory_budget import MemoryBudget
 
 PATHS = [
@@ -45,6 +47,27 @@ def test_metrics(name, family, device):
         for model in pair(family, device)
     ]
     assert_near(found[1], found[0])
+
+
+@pytest.mark.parametrize("sequences", [0, 2, 8])
+def test_greedy_keeps_the_states_of_the_first_shares_on_the_device_as_far_as_they_fit(
+    sequences, device, monkeypatch
+):
+    made, real = [], lazy_greedy.Candidates
+    monkeypatch.setattr(
+        lazy_greedy, "Candidates", lambda *given: made.append(real(*given)) or made[-1]
+    )
+    orders, budget = [], MemoryBudget(1024, sequences * 7 * IDS.shape[1], 2**20)
+    for model in pair("llama", device):
+        orders.append(RemovalOrder("key", {}))
+        lazy_greedy.extend_lazily(model, IDS, orders[-1], 5, budget)
+    assert orders[1].layers == orders[0].layers
+    assert_near(orders[1].costs, orders[0].costs)
+    on_device = 0
+    for share, batches in zip(made[1].shares, made[1]._entering, strict=True):
+        on_device += len(share)
+        kept_on = {state.device.type for _, *states in batches for state in states}
+        assert kept_on == {pretended.NAME if on_device <= sequences else "cpu"}
 
 
 @pytest.mark.parametrize("family", sorted(TINY))

@@ -1,5 +1,7 @@
 """Healing, streaming and whole runs on a pretended device are those of the CPU."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pretended
 import pytest
@@ -16,6 +18,7 @@ from layerprune.evaluate.heldout_loss import heldout_loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
 from layerprune.heal.healing import PointHealing
 from layerprune.model import load as loading
+from layerprune.model import offload
 from layerprune.model.load import load
 from layerprune.model.offload import OffloadPlan, devices, is_offloaded
 from layerprune.model.source import locate
@@ -114,9 +117,62 @@ def expected(source):
     return results(load(source, Dtype.float32, "cpu").model)
 
 
+def test_weights_are_loaded_straight_to_the_device(source, expected, monkeypatch):
+    moved = []
+    monkeypatch.setattr("transformers.PreTrainedModel.to", lambda self, *at: moved.append(at))
+    model = load(source, Dtype.float32, "pretend:0").model
+    assert {str(weight.device) for weight in model.state_dict().values()} == {"pretend:0"}
+    assert not any(hasattr(part, "_hf_hook") for part in model.modules())
+    assert not hasattr(model, "hf_device_map")
+    assert devices(model) == [torch.device("pretend:0")]
+    assert moved == []
+    assert results(model) == pytest.approx(expected, rel=1e-4)
+
+
 def test_streaming(source, expected):
     model = load(source, Dtype.float32, "pretend:0", stream=True).model
     assert is_offloaded(decoder_stack(model).layers)
+    assert results(model) == pytest.approx(expected, rel=1e-4)
+
+
+class InOrder:
+    """Runs at once what is to run in a thread: the pretended device is the main thread's."""
+
+    def __init__(self, threads):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, call, *given):
+        done = Future()
+        done.set_result(call(*given))
+        return done
+
+
+def test_streamed_layers_are_read_into_pinned_memory(source, expected, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone()
+    )
+    monkeypatch.setattr(offload, "ThreadPoolExecutor", InOrder)
+    model = load(source, Dtype.float32, "pretend:0", stream=True).model
+    assert results(model) == pytest.approx(expected, rel=1e-4)
+    assert {str(tensor.device) for tensor in pinned} == {"cpu"}
+    weights = len(list(decoder_stack(model).layers[0].parameters()))
+    assert len(pinned) % (7 * weights) == 0  # in each pass over 8 layers all but the first
+    assert pinned
+
+
+def test_a_streamed_layer_that_cannot_be_pinned_is_loaded_without_it(source, expected, monkeypatch):
+    def refuse(tensor):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    model = load(source, Dtype.float32, "pretend:0", stream=True).model
     assert results(model) == pytest.approx(expected, rel=1e-4)
 
 

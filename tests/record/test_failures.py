@@ -106,7 +106,7 @@ def test_how_a_point_was_made(monkeypatch):
     made = provenance("cuda:1", PromptSharing())
     assert list(dataclasses.asdict(made)) == [
         "time", "arguments", "commit", "python", "platform", "cpus", "threads", "deterministic",
-        "device", "versions", "prompt_sharing",
+        "device", "versions", "prompt_sharing", "float32_matmul_precision",
     ]  # fmt: skip
     assert made.time.endswith("+00:00")
     assert len(made.time) == len("2026-01-01T00:00:00+00:00")
@@ -115,6 +115,10 @@ def test_how_a_point_was_made(monkeypatch):
     assert made.platform == platform.platform()
     assert made.cpus == os.cpu_count()
     assert (made.threads, made.deterministic, made.device) == (3, True, "cuda:1")
+    assert made.float32_matmul_precision == "highest"
+    assert "products" not in made.machine
+    coarser = dataclasses.replace(made, float32_matmul_precision="high")
+    assert coarser.machine == f"{made.machine}, float32 products in precision high"
     assert list(made.versions) == list(PACKAGES)
     assert made.versions["torch"].startswith("2.")
     assert made.commit is None or len(made.commit.rstrip("+")) == 40

@@ -12,6 +12,7 @@ from layerprune.config.schema import (
     DataConfig,
     Dtype,
     EvalConfig,
+    MatmulPrecision,
     ModelConfig,
     Quantization,
     SpeedConfig,
@@ -130,6 +131,15 @@ def test_what_changes_rounding_alone_is_left_out(recipe, left_out):
     assert of(config(heal=composed))["heal"] == {
         name: value for name, value in asdict(composed).items() if name in given - left_out
     }
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_coarser_products_are_part_of_it(precision):
+    coarser = replace(config().runtime, float32_matmul_precision=MatmulPrecision[precision])
+    setting = {"float32_matmul_precision": precision}
+    assert of(config(runtime=coarser)) == {**PLAIN, "runtime": setting}
+    found = profile_identity(config(runtime=coarser), "abc", "text", "asked")
+    assert found == profile_identity(config(), "abc", "text", "asked") | setting
 
 
 def test_distances_and_orders():

@@ -126,6 +126,26 @@ def test_deterministic_algorithms_are_chosen_where_that_is_asked_and_only_there(
     assert point.provenance.deterministic is False
 
 
+def test_float32_products_have_the_precision_of_the_job_and_answers_of_their_own(
+    tmp_path, points, monkeypatch
+):
+    seen = []
+    made = pipeline._run_points
+    monkeypatch.setattr(
+        pipeline,
+        "_run_points",
+        lambda *given: (seen.append(torch.get_float32_matmul_precision()), made(*given)),
+    )
+    (usual,) = points("llama", tmp_path, [0.25])
+    (coarser,) = points("llama", tmp_path, [0.25], "runtime.float32_matmul_precision=high")
+    assert seen == ["highest", "high"]
+    assert usual.key != coarser.key
+    assert coarser.provenance.float32_matmul_precision == "high"
+    folders = {path.name for path in tmp_path.glob("cache/answers/*")}
+    (of_coarser,) = (name for name in folders if "-high-" in name)
+    assert folders == {of_coarser, of_coarser.replace("-high-", "-")}
+
+
 @pytest.fixture(scope="module")
 def reference(points, tmp_path_factory):
     """The numbers of each fraction, made one by one, with room for all."""

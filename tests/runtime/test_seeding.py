@@ -60,8 +60,8 @@ def test_settings_are_as_they_were():
     def seen():
         return (
             torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(), torch.rand(1).item(), random.random(),
-            np.random.rand(),
+            torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
+            torch.rand(1).item(), random.random(), np.random.rand(),
         )  # fmt: skip
 
     def seed():
@@ -72,7 +72,8 @@ def test_settings_are_as_they_were():
     seed()
     before = seen()
     seed()
-    with seeded(seed=5, threads=1):
+    with seeded(seed=5, threads=1, float32_matmul_precision="medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
         first = torch.rand(3)
         torch.set_default_dtype(torch.bfloat16)
         torch.set_grad_enabled(False)

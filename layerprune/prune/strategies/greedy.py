@@ -26,7 +26,7 @@ class Greedy(OrderStrategy):
         from layerprune.prune.lazy_greedy import extend_lazily
 
         if isinstance(metric, Perplexity):
-            extend_lazily(context.model, context.ids_NT, order, count)
+            extend_lazily(context.model, context.ids_NT, order, count, context.memory_budget)
         else:
             extend_by_measuring(order, count, metric, context)
 
