@@ -467,8 +467,8 @@ class DataConfig:
 
     files: list[str] | None = None
     """Your own text: `.txt`, or `.jsonl` or `.parquet` with a field `text`, or with `messages`:
-    conversations, which the model's chat template renders. The prose that ships with Python if
-    neither files nor hub is given."""
+    conversations, which the model's chat template renders. The bundled text if neither files nor
+    hub is given."""
     hub: str | None = None
     """A dataset on the hub, or a folder with one; read as a stream."""
     config: str | None = None
