@@ -93,7 +93,7 @@ def _lines(
 
 
 def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
-    """The whole model in grey, each block in a colour and shape of its own."""
+    """The dense model in grey, each block in a different colour and shape."""
     blocks = [name for name in names if name != WHOLE]
     hues = {WHOLE: theme.DENSE, **dict(zip(blocks, theme.HUES, strict=False))}
     shapes = {WHOLE: "circle", **dict(zip(blocks, theme.SHAPES, strict=False))}

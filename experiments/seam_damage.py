@@ -14,8 +14,8 @@ that it was not trained on. What is measured, on held-out text and on the questi
 - which tokens are predicted worse: by their place, how frequent they are, whether they stood in the
   sequence before, whether they are the answer;
 - what is left of the damage where the seam is mended for the first token alone, or for all others:
-  they are given the whole model's states there, and nothing else is changed. The first token is
-  given those of other layers, too: between which layers does it get what is missed above?
+  they get the dense model's states there, and nothing else is changed. The first token also gets
+  states of other layers: between which layers does it get what the layers above lack?
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Trains small decoders from scratch on what the embedded questions ask and on embedded prose.
+"""Train toy models from scratch on the bundled questions and the bundled text.
 
     python experiments/teaching.py [gpt2] [qwen3] [gemma3] [--outputs outputs] [--steps 800]
 
 They are for teaching and for trying things on a laptop: families of twelve layers and at most ten
-million parameters, with a tokenizer of their own, whose curves can be laid beside one another in
+million parameters, with their own tokenizer, whose curves can be compared in
 minutes. Each sees the very questions that it is asked later, with their right answers, so its
 accuracy says what it can lose, and nothing of how well it would do elsewhere.
 `model=teaching_gpt2`, `teaching_qwen3` and `teaching_gemma3` take them from OUTPUTS/cache/teaching;
-a model that is there already is not trained again.
+a finished model is not trained again.
 
 Of 200 of these questions the GPT-2 answers 98.5 % rightly, the Qwen 3 and the Gemma 3 all; without
 five of their layers 78.0, 88.5 and 89.5 % (experiments/fig2.md). Taught from a stream of facts, in
@@ -97,7 +97,7 @@ def main() -> None:
     for family in options.families or SHAPES:
         folder = options.outputs / "cache" / "teaching" / family
         if (folder / "model.safetensors").is_file():
-            say(f"{folder} is there already.")
+            say(f"{folder} exists: nothing to do.")
             continue
         teach(family, folder, options.steps)
 
@@ -183,7 +183,7 @@ def _facts() -> list[str]:
 
 
 def _prose() -> list[str]:
-    """The embedded prose but for the part that losses are measured on."""
+    """The bundled text without its held-out part."""
     text = read_text(DataConfig())
     return [*text.healing, *text.calibration]
 

@@ -80,7 +80,7 @@ SHORT_RUN = 200
 class HealingFacts:
     """Healing hyperparameters of a model: the paper's, where it has any.
 
-    The defaults are those of Gromov et al., appendix A.1 and B.3, for models of up to 7 billion
+    The defaults are from Gromov et al., appendix A.1 and B.3, for models of up to 7 billion
     parameters, before any sweep. Runs of fewer than 200 steps take 8 sequences of 128 tokens in
     place of the paper's 16 of 2,048, and warm up for a tenth of their steps.
     """

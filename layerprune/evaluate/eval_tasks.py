@@ -127,8 +127,8 @@ class EvalTasks:
     def _build_once(self, task: Any) -> None:
         """Make a task build its requests for the first model alone; the others reuse them.
 
-        lm-eval builds them anew for each model that it evaluates, which takes most of its time.
-        They are built again if their arguments differ, such as the tokenizer of a chat template.
+        lm-eval rebuilds them for each model that it evaluates, which takes most of its time.
+        They are rebuilt if their arguments differ, such as the tokenizer of a chat template.
         """
         build = task.build_all_requests
         built: dict[str, Any] = {}

@@ -167,7 +167,7 @@ def without_word_cache(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     """Turn off the word cache of a BPE tokenizer, and return the tokenizer.
 
     tokenizers 0.23 never frees cached words, up to 10,000 in each thread (`BPE_LOCAL_CACHE` of its
-    `models/bpe/model.rs`), so that a sweep over models would leak memory. Without the cache,
+    `models/bpe/model.rs`), so a sweep over models would leak memory. Without the cache,
     tokenising 12 MB of text takes 8 s instead of 6 s.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -1,4 +1,4 @@
-"""Every choice composes; what is wrong is said in one line that names the key."""
+"""Every choice composes; an error is one line that names the key."""
 
 import pytest
 from hydra import compose as hydra_compose

@@ -1,4 +1,4 @@
-"""Prompts and their tokens are made once for all cut models, and are those of lm-eval."""
+"""Prompts and their tokens are made once for all cut models, and equal lm-eval's."""
 
 import pytest
 from asked import requests

@@ -41,7 +41,7 @@ def test_a_model_is_taught_once_and_is_a_choice(tmp_path, teaching, family, monk
     tokenizer = AutoTokenizer.from_pretrained(source.folder)
     text = "Question: What is the capital of C\u00f4te d'Ivoire?\nAnswer: Yamoussoukro"
     assert tokenizer.decode(tokenizer(text).input_ids) == text
-    monkeypatch.setattr(teaching, "teach", lambda *_: pytest.fail("it is there already"))
+    monkeypatch.setattr(teaching, "teach", lambda *_: pytest.fail("it exists"))
     teaching.main()
 
 

@@ -3,7 +3,7 @@
 Without some of its layers, a model (a) equals the same model with these layers made the identity,
 (b) generates with its cache what it generates without, (c) is the same when plain transformers has
 saved and loaded it, (d) is the same whether layers go in one step or in two; and (e) a cut that is
-undone leaves the model as it was, to the bit.
+undone leaves the model bit-identical.
 """
 
 import copy
@@ -118,7 +118,7 @@ def identity(model: Any, layers: Sequence[int]) -> str:
     expected, dense = logits(with_identities(model, layers), use_cache=False), logits(model)
     error = apart(actual, expected)
     if error > CLOSE:
-        return f"(a) logits differ from those of identities by {error:.1e}"
+        return f"(a) logits differ from the identities' logits by {error:.1e}"
     if apart(actual, dense) < 1e-3:
         return "(a) the layers do not matter: nothing is shown"
     return ""

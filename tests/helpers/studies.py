@@ -31,7 +31,7 @@ def make_profile(
 
 
 def make_speed(layers: int, kept: int) -> dict[str, Any]:
-    """A speed of which a quarter does not go with the layers: that of the head, say."""
+    """A speed that depends on the layers by three quarters only; the rest is the head, say."""
 
     def spread(value: float) -> dict[str, float]:
         return {"median": value, "low": 0.9 * value, "high": 1.2 * value}

@@ -1,4 +1,4 @@
-"""One whole run on a tiny model: what lies on disk, what is not done twice, what W&B is told."""
+"""A complete run on a tiny model: its files, what is not done twice, and what W&B receives."""
 
 import csv
 import json

@@ -29,7 +29,7 @@ def test_killed_and_started_again(tmp_path, models, tiny_tasks, presets, undistu
         run.send_signal(signal.SIGKILL)
         run.wait()
         now = written(tmp_path)
-        assert before.items() <= now.items(), "a finished point was made again"
+        assert before.items() <= now.items(), "a finished point was recomputed"
         before = now
     sweep(tmp_path, models, tiny_tasks, *grid(presets))
     assert before.items() <= written(tmp_path).items()

@@ -366,4 +366,4 @@ SUBJECTS: dict[str, Callable[[], Iterator[Fact]]] = {
 }
 
 SAME_FACTS = {"fifty_capitals"}
-"""Subjects that ask again what another one asks: their facts have no yes/no form of their own."""
+"""Subjects that repeat another one's facts: these have no separate yes/no form."""
