@@ -129,7 +129,7 @@ class Session:
         self._dry = False
 
     def __reduce__(self) -> tuple[type["Session"], tuple[()]]:
-        """A launcher's process has a session of its own."""
+        """A launcher's process has its own session."""
         return Session, ()
 
     def __call__(self, composed: DictConfig) -> RunErrors:
