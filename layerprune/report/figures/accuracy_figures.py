@@ -55,8 +55,8 @@ def accuracy_figure(curves: Sequence[Curve], task: Task) -> Figure:
     caption = _joined(f"{task.measure} on {task.size}", _errors(data), *below)
     y = _accuracy_axis(data, 6)
     if len(panels) == 1 and len(curves) <= chart.MAX_ERROR_CURVES:
-        axes: list[dict[str, Any]] = [chart.fraction_axis(data, 8).to_dict(), y.to_dict()]
-        fractions, values = (axis["scale"]["domain"] for axis in axes)
+        axes: tuple[Any, Any] = chart.fraction_axis(data, 8), y
+        fractions, values = (axis.to_dict()["scale"]["domain"] for axis in axes)
         data += dip_rows(data, named_dips(curves, task.name), fractions, values)
     return _figure(
         f"accuracy-{slug(task.name)}",
