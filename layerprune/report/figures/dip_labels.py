@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
-from layerprune.record.point import layer_ranges
 from layerprune.report.figures import theme
 from layerprune.report.figures.curve_data import Datum, point_rows
 
@@ -39,7 +39,7 @@ def dip_rows(
     fractions: Sequence[float],
     values: Sequence[float],
 ) -> list[Datum]:
-    """Return a row for the label of each curve that dips, at the lowest of its dips.
+    """Return a row for the label of each curve that dips, at the dip that recovers most.
 
     `dips` are the numbers of layers removed by the label of each curve; `fractions` and `values`
     are the domains of the two axes. `dx` and `dy` of a row are the pixels from the dot to the
@@ -55,24 +55,28 @@ def dip_rows(
     lines, boxes = list(_lines(data, place)), list(_boxes(data, place))
     rows = []
     for curve, counts in dips.items():
-        lowest = min(
-            (row for row in points if row["curve"] == curve and row["layers_dropped"] in counts),
-            key=lambda row: float(row["value"]),
-            default=None,
-        )
-        if lowest is None:
+        own = [row for row in points if row["curve"] == curve]
+        dips_of_curve = [row for row in own if row["layers_dropped"] in counts]
+        if not dips_of_curve:
             continue
-        label = f"dip{'s' if len(counts) > 1 else ''} at n = {layer_ranges(counts)}"
-        dot = place(lowest["fraction"], lowest["value"])
+        deepest = max(dips_of_curve, key=partial(_recovery, own))
+        label = f"dip at n = {deepest['layers_dropped']}"
+        dot = place(deepest["fraction"], deepest["value"])
         for dx, dy in _offsets(len(label) * CHARACTER):
             box = _box((dot[0] + dx, dot[1] + dy), len(label) * CHARACTER)
             if _free(box, lines, boxes):
                 boxes.append(box)
-                names = {name: lowest[name] for name in ("panel", "curve", "hue", "mark")}
-                at = {name: lowest[name] for name in ("fraction", "value")}
+                names = {name: deepest[name] for name in ("panel", "curve", "hue", "mark")}
+                at = {name: deepest[name] for name in ("fraction", "value")}
                 rows.append({"kind": "dip", **names, **at, "label": label, "dx": dx, "dy": dy})
                 break
     return rows
+
+
+def _recovery(curve: Sequence[Datum], dip: Datum) -> float:
+    """Return the accuracy that a curve regains after a dip."""
+    later = (row["value"] for row in curve if row["fraction"] > dip["fraction"])
+    return float(max(later, default=dip["value"]) - dip["value"])
 
 
 def _offsets(width: float) -> Iterator[Place]:
