@@ -37,7 +37,7 @@ from layerprune.prune.plan import Plan
 from layerprune.runtime.atomic_files import write_json
 
 BLOCK = tuple(range(10, 19))
-"""What `prune=block` drops of the embedded model at 30 %: mid-stack."""
+"""What `prune=block` drops of the bundled model at 30 %: mid-stack."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Runs every preset of the embedded model, two at a time, and writes down what each took.
+"""Runs every preset of the bundled model, two at a time, and writes down what each took.
 
     python experiments/minis.py [--at-once 2] [--outputs outputs]
 

@@ -51,7 +51,7 @@ class Block:
     first: int
     size: int
     num_layers: int
-    """Of the whole model."""
+    """Of the dense model."""
     distance: float
     """Between the two ends of the block, by the study's metric."""
     loss: float

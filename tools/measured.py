@@ -126,7 +126,7 @@ def _measured(measured: dict[str, Any]) -> list[str]:
 
 
 def _recipes(figures: Sequence[dict[str, Any]]) -> list[str]:
-    """What each recipe gives back, of the first seed."""
+    """What each recipe recovers, for the first seed."""
     rows = [
         (
             each["recipe"],

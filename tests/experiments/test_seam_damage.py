@@ -1,4 +1,4 @@
-"""What is measured above a seam, against whole models that are cut and run as they are."""
+"""What is measured above a seam, against dense models that are cut and run unchanged."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The exported embedded model, as others use it: lm-eval's command line, transformers' pipeline."""
+"""The exported bundled model, as others use it: lm-eval's command line, transformers' pipeline."""
 
 import dataclasses
 import importlib.util

@@ -125,7 +125,7 @@ def identity(model: Any, layers: Sequence[int]) -> str:
 
 
 def cache(model: Any, layers: Sequence[int]) -> str:
-    """(b), and what the whole model says of it. The cut is temporary."""
+    """(b), and the dense model's generation. The cut is temporary."""
     with dropped(model, layers):
         ids, steps = generated(model, use_cache=True)
         wanted_ids, wanted = generated(model, use_cache=False)
@@ -144,7 +144,7 @@ def reload(model: Any, layers: Sequence[int], folder: Any) -> str:
         if report[kind]:
             return f"(c) {kind}: {sorted(map(str, report[kind]))[0]}"
     if names := _new(model.config.to_dict(), cut.config.to_dict()):
-        return f"(c) config.json has what the whole model's has not: {names}"
+        return f"(c) config.json has names that the dense model's lacks: {names}"
     error = apart(logits(again.eval()), logits(cut))
     return f"(c) loaded logits differ by {error:.1e}" if error > CLOSE else ""
 

@@ -112,7 +112,7 @@ def test_without_a_race_the_first_layer_is_the_one_that_costs_least(monkeypatch)
     order = lazy_order(model, ids, 1)
     cost = PERPLEXITY.importance(context(model, ids))
     assert order.layers == [cost.index(min(cost))]
-    # The whole model once; then the layers above each candidate, and for the last the one below.
+    # The dense model once; then the layers above each candidate, and for the last the one below.
     assert order.layer_runs == [8 + sum(range(8)) + 1]
 
 
