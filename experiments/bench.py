@@ -4,12 +4,12 @@
 
 Prints ratios, and writes them to outputs/bench.json.
 
-- curve: log-likelihoods of all 30 depths of the embedded model, for `block`, for `deepest`, and for
+- curve: log-likelihoods of all 30 depths of the bundled model, for `block`, for `deepest`, and for
   both in one pass, against lm-eval's own HFLM, one cut model at a time. HFLM takes the best of
-  three batch sizes; it is timed at four depths (`--depths`), and the sum over all depths is that of
-  a line through these times against the layers that stay. Both answer the same requests,
+  three batch sizes; it is timed at four depths (`--depths`), and the sum over all depths is read
+  off a line through these times against the remaining layers. Both answer the same requests,
   tokenisation included; the largest difference of any answer at these depths is printed, and
-  whether all accuracies are equal. The most memory is that above the model, with a budget
+  whether all accuracies are equal. Peak memory is counted above the model, with a budget
   (`--memory`). Questions: `facts`, 0-shot; with `--mmlu FOLDER`, which holds a copy of cais/mmlu,
   two of its subjects, 5-shot, too.
 - stream: the pass of `block` with layers on disk, against the same pass in memory.

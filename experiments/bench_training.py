@@ -4,8 +4,8 @@
 
 Prints ratios, and writes them to outputs/bench_training.json. What is timed is how much longer a
 run takes with `steps` more steps, so that what it costs once does not count. Each round runs the
-rivals one after another, each on a model of its own with the same layers dropped and the same text,
-and the ratio is the median over rounds, so that a machine whose speed drifts does not decide.
+rivals one after another, each on a fresh model with the same layers dropped and the same text.
+The ratio is the median over rounds, so a drift of the machine's speed does not decide.
 
 - plain: `Trainer(get_peft_model(...))` as its documentation has it, with the same rank, targets,
   rate, batch and data: what this project's loop has to be as fast as.
@@ -37,7 +37,7 @@ from layerprune.prune.plan import Plan
 from layerprune.runtime.atomic_files import write_json
 
 BLOCK = tuple(range(10, 19))
-"""What `prune=block` drops of the embedded model at 30 %: mid-stack."""
+"""What `prune=block` drops of the bundled model at 30 %: mid-stack."""
 
 
 def main() -> None:

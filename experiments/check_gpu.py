@@ -113,7 +113,7 @@ class Machine:
 
     @property
     def few(self) -> int:
-        """Layers where a whole model would take too long."""
+        """Layers where a complete model would take too long."""
         return 4 if self.tiny else 8
 
     def pick(self, tiny: Any, large: Any) -> Any:
@@ -489,7 +489,7 @@ def streaming(m: Machine) -> Finding:
 
 
 def generation(m: Machine) -> Finding:
-    """Time written answers, in batches of 8 and of as many as the budget allows."""
+    """Time generation, in batches of 8 and of as many as the budget allows."""
     model, parts = m.random_llama(m.few), []
     for size in (8, MemoryBudget.of(model).sequences(96)):
         ids = m.ids(size, 64).to(m.device)

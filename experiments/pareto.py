@@ -71,7 +71,7 @@ def rows(study: Path, task: str) -> list[Datum]:
 
 def _sized(entry: Point, task: str) -> Sized:
     if entry.model.weight_bytes is None:
-        raise SystemExit(f"{entry.key} is from before weights were counted: make it anew.")
+        raise SystemExit(f"{entry.key} is from before weights were counted: recompute it.")
     return Sized(entry.model.weight_bytes, entry.correct_share(task))
 
 

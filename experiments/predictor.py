@@ -51,7 +51,7 @@ class Block:
     first: int
     size: int
     num_layers: int
-    """Of the whole model."""
+    """Of the dense model."""
     distance: float
     """Between the two ends of the block, by the study's metric."""
     loss: float
@@ -161,7 +161,7 @@ def correlation(blocks: Sequence[Block], score: Score, outcome: Score) -> Correl
 
 
 def advantage(blocks: Sequence[Block], score: Score, other: Score, outcome: Score) -> Correlation:
-    """The correlation of one predictor less that of another, on the same blocks."""
+    """The correlation of one predictor minus another's, on the same blocks."""
 
     def difference(a_N, b_N, lost_N, axis=-1):  # type: ignore[no-untyped-def]
         return spearman(a_N, lost_N, axis) - spearman(b_N, lost_N, axis)
@@ -211,7 +211,7 @@ def correlations(blocks: Sequence[Block]) -> list[str]:
 
 
 def choices(blocks: Sequence[Block]) -> list[str]:
-    """A table: of each size, the block of the least distance and that of the least loss."""
+    """A table: for each size, the blocks of the least distance and of the least loss."""
     lines = [
         "| n | most similar | its loss | rank | least loss | its loss | rank by distance "
         "| mean loss |",

@@ -8,7 +8,7 @@ from layerprune.report.figures import theme
 
 
 def drift_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
-    """How far states above each seam are from the whole model's: first tokens, and all others."""
+    """How far states above each seam are from the dense model's: first tokens, and all others."""
     names = list(cuts(kept))
 
     def panel(first: bool) -> alt.Chart:
@@ -18,7 +18,7 @@ def drift_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
             for slot, value in enumerate(kept[name].angle(first))
         ]
         return _lines(
-            data, names, "angular distance to the whole model" if first else "",
+            data, names, "angular distance to the dense model" if first else "",
             "first token of a sequence" if first else "all other tokens", 300,
             alt.Scale(domain=[0, 0.75]),
         )  # fmt: skip
@@ -60,7 +60,7 @@ def token_chart(kept: dict[str, Kept], groups: Groups) -> alt.Chart:
         alt.Chart(alt.Data(values=data))
         .mark_point(filled=True, opacity=1, size=80)
         .encode(
-            x=alt.X("rise:Q", title="loss above the whole model's (nats)"),
+            x=alt.X("rise:Q", title="loss above the dense model's (nats)"),
             y=alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=300, grid=True)),
             color=color,
             shape=shape,
@@ -93,7 +93,7 @@ def _lines(
 
 
 def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
-    """The whole model in grey, each block in a colour and shape of its own."""
+    """The dense model in grey, each block in a different colour and shape."""
     blocks = [name for name in names if name != WHOLE]
     hues = {WHOLE: theme.DENSE, **dict(zip(blocks, theme.HUES, strict=False))}
     shapes = {WHOLE: "circle", **dict(zip(blocks, theme.SHAPES, strict=False))}

@@ -2,11 +2,11 @@
 
     python experiments/seam_damage.py [--blocks 13-15 13-18 12-18 11-18] [--outputs outputs]
 
-Prints the tables of `experiments/seam_damage.md` and draws its figures, for the embedded model. A
+Prints the tables of `experiments/seam_damage.md` and draws its figures, for the bundled model. A
 model without a block of layers is the whole one up to the seam; above it each layer reads a state
 that it was not trained on. What is measured, on held-out text and on the questions of `facts`:
 
-- how far the state that enters each layer is from the one that enters it in the whole model, for
+- how far the state that enters each layer is from the one that enters it in the dense model, for
   the first token of a sequence and for all others (angular distance);
 - how large the first token's state is, and how much of each layer's attention goes to it: many
   models park attention there that has nothing else to look at (an attention sink, Xiao et al.,
@@ -14,8 +14,8 @@ that it was not trained on. What is measured, on held-out text and on the questi
 - which tokens are predicted worse: by their place, how frequent they are, whether they stood in the
   sequence before, whether they are the answer;
 - what is left of the damage where the seam is mended for the first token alone, or for all others:
-  they are given the whole model's states there, and nothing else is changed. The first token is
-  given those of other layers, too: between which layers does it get what is missed above?
+  they get the dense model's states there, and nothing else is changed. The first token also gets
+  states of other layers: between which layers does it get what the layers above lack?
 """
 
 import argparse

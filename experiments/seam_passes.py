@@ -1,7 +1,7 @@
 """A model without a block of layers, run beside the whole one: states, attention and loss.
 
 A model without a block is the whole one up to the seam, so that every cut starts from the state
-that the whole model has there.
+that the dense model has there.
 
 Letters: B batch, T time, H hidden size, A attention heads, N tokens predicted, S sequences.
 """
@@ -57,7 +57,7 @@ class Pass(NamedTuple):
 
 Mended = int | None
 """What is mended at a seam: nothing but the first token, whose state is what enters that layer of
-the whole model; or all other tokens."""
+the dense model; or all other tokens."""
 
 OTHERS: Mended = None
 
@@ -71,7 +71,7 @@ class Kept:
     layers: range
     """Those whose inputs were looked at; after them the output of the last."""
     angles: list[NDArray[np.float64]] = field(default_factory=list)
-    """By batch [layers + 1, B, T], to the whole model's states, in units of pi."""
+    """By batch [layers + 1, B, T], to the dense model's states, in units of pi."""
     norms: list[NDArray[np.float64]] = field(default_factory=list)
     """Likewise, of the states themselves."""
     shares: list[NDArray[np.float64]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Kept:
     after the first."""
 
     def add(self, found: Pass, states: Sequence[Tensor]) -> None:
-        """Add a pass, and the whole model's states at the same layers."""
+        """Add a pass, and the dense model's states at the same layers."""
         pairs = zip(found.states, states, strict=True)
         self.angles.append(np.stack([angle(*pair).numpy() for pair in pairs]))
         self.norms.append(np.stack([each.norm(dim=-1).double().numpy() for each in found.states]))
@@ -160,7 +160,7 @@ def angle(a_BTH: Tensor, b_BTH: Tensor) -> Tensor:
 
 
 def mend(states: Sequence[Tensor], block: Block, mended: Mended) -> Tensor:
-    """What enters the layer above a seam, given the whole model's states and what is mended."""
+    """What enters the layer above a seam, given the dense model's states and what is mended."""
     seam_BTH, whole_BTH = states[block.first], states[block.after]
     if mended is OTHERS:
         return torch.cat([seam_BTH[:, :1], whole_BTH[:, 1:]], dim=1)
@@ -168,7 +168,7 @@ def mend(states: Sequence[Tensor], block: Block, mended: Mended) -> Tensor:
 
 
 def watch(model: PreTrainedModel, ids_ST: Tensor, blocks: Sequence[Block]) -> dict[str, Kept]:
-    """The whole model and the one without each block, by name, on token sequences [S, T].
+    """The dense model and the one without each block, by name, on token sequences [S, T].
 
     Each block's first token borrows its state at the seam from every layer at which another block
     begins or ends, as far as that is not above its own seam.
@@ -197,12 +197,12 @@ def watch(model: PreTrainedModel, ids_ST: Tensor, blocks: Sequence[Block]) -> di
 
 
 def cuts(kept: dict[str, Kept]) -> dict[str, Kept]:
-    """All but the whole model."""
+    """All but the dense model."""
     return {name: one for name, one in kept.items() if name != WHOLE}
 
 
 def rises(kept: dict[str, Kept]) -> dict[str, NDArray[np.float64]]:
-    """By how much each token's loss [S, T-1] is above the whole model's, without each block."""
+    """By how much each token's loss [S, T-1] is above the dense model's, without each block."""
     whole = kept[WHOLE].loss(kept[WHOLE].own)
     return {name: one.loss(one.own) - whole for name, one in cuts(kept).items()}
 

@@ -84,7 +84,7 @@ def ask(
 
 
 class Rows:
-    """Every option after its question, as lm-eval asks them: each in a row of its own."""
+    """Every option after its question, as lm-eval evaluates them: one per row."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> None:
         """Rows are padded on the right, where no token sees it."""
@@ -108,7 +108,7 @@ class Rows:
         row = 0
         for question in self.questions:
             options = range(row, row + len(question.options))
-            # The loss at t is that of token t + 1.
+            # The loss at t belongs to token t + 1.
             answers = [nats_BT[at, self._starts[at] - 1 : self._ends[at] - 1] for at in options]
             sums = [float(each.sum()) for each in answers]
             asked.right.append(int(np.argmin(sums)) == question.right)

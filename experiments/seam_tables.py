@@ -22,7 +22,7 @@ LARGE = 10
 def mending_table(kept: dict[str, Kept]) -> list[str]:
     """A table: the loss without each block, and how much of its rise a mended seam recovers.
 
-    Standard errors are those of the mean over sequences, of the difference on the same ones.
+    Standard errors are for means over sequences of the difference on the same sequences.
     """
     whole = kept[WHOLE].loss(kept[WHOLE].own).mean()
     lines = [
@@ -44,7 +44,7 @@ def mending_table(kept: dict[str, Kept]) -> list[str]:
 
 
 def borrowing_table(kept: dict[str, Kept]) -> list[str]:
-    """A table: the loss where the first token's state at the seam is that of another layer."""
+    """A table: the loss where the first token's state at the seam comes from another layer."""
     borrowed = [set(one.nats) - {OTHERS} for one in cuts(kept).values()]
     layers = sorted(set.union(*borrowed))
     lines = [f"| removed | {' | '.join(map(str, layers))} |", f"|:--|{'--:|' * len(layers)}"]
@@ -82,7 +82,7 @@ def layer_table(kept: dict[str, Kept]) -> list[str]:
 
 
 Groups = dict[str, NDArray[np.bool_]]
-"""Of the tokens that are predicted [S, T-1], those of each group."""
+"""Masks of the predicted tokens [S, T-1] in each group."""
 
 
 def counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[int]:

@@ -3,7 +3,7 @@
     python experiments/stream.py [--gigabytes 8] [--layers 48] [--folder outputs/stream]
 
 Creates a decoder of random weights in bfloat16, and runs `main.py` on it four times, each in a
-process of its own:
+separate process:
 
 1. distances, held-out loss and 5-shot questions of all depths, streamed, in a control group whose
    limit is a third of the checkpoint;

@@ -129,7 +129,7 @@ class Session:
         self._dry = False
 
     def __reduce__(self) -> tuple[type["Session"], tuple[()]]:
-        """A launcher's process has a session of its own."""
+        """A launcher's process has its own session."""
         return Session, ()
 
     def __call__(self, composed: DictConfig) -> RunErrors:
@@ -209,7 +209,7 @@ class Session:
     def error_lines(self) -> list[str]:
         """Return a line for each refusal and each failed point, and one for all others missing.
 
-        A refusal explains missing points: these get no lines of their own then.
+        A refusal explains missing points, which then get no further line.
         """
         missing = dict(self.errors.failed)
         lost = set()

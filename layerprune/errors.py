@@ -34,7 +34,7 @@ class PointFailed(UserError):  # noqa: N818
 class RunErrors:
     """Reasons why requested points or checkpoints are missing, as lines for the user.
 
-    Lines only: an exception holds on to a whole model.
+    Lines only: an exception would keep a model in memory.
     """
 
     failed: dict[Path, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The embedded model, for truth: its answers are lm-eval's own, and it knows the facts."""
+"""The bundled model, for truth: its answers are lm-eval's own, and it knows the facts."""
 
 import importlib.util
 from pathlib import Path

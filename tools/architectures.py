@@ -4,7 +4,7 @@ Writes docs/architectures.md and layerprune/model/verified.py (`make architectur
 With names of types as arguments, only prints the results for these.
 """
 
-# ruff: noqa: E402 - the tiny models are those of the tests
+# ruff: noqa: E402 - the tiny models come from the tests
 import json
 import logging
 import signal
@@ -213,7 +213,7 @@ def code(results: dict[str, dict[str, Any]]) -> str:
     }
 
     def names_of(parts: str | None) -> str:
-        # Some types' language models have a type of their own.
+        # Some types' language models have another type.
         names = {
             name
             for key, result in supported.items()

@@ -666,7 +666,7 @@ def read_runs(folder: Path) -> dict[str, Any]:
         for table in sorted(path.parent.glob("files/media/table/*.json")):
             cells = json.loads(table.read_text())
             run["table"] = [dict(zip(cells["columns"], row, strict=True)) for row in cells["data"]]
-        run["summary"] = dict(sorted(run["summary"].items()))  # W&B has no order of its own
+        run["summary"] = dict(sorted(run["summary"].items()))  # W&B has no order
         runs[run_id] = run
     return dict(sorted(runs.items()))
 

@@ -52,7 +52,7 @@ def collect(known: dict[str, Any], outputs: Path) -> dict[str, Any]:
 
 
 def pages(measured: dict[str, Any]) -> dict[Path, str]:
-    """Each page that quotes figures, with those of now."""
+    """Each page that quotes figures, with the current ones."""
     found: dict[Path, str] = {}
     for name, part, lines in (
         ("docs/heal.md", "recipes", _recipes(measured[RECIPES])),
@@ -126,7 +126,7 @@ def _measured(measured: dict[str, Any]) -> list[str]:
 
 
 def _recipes(figures: Sequence[dict[str, Any]]) -> list[str]:
-    """What each recipe gives back, of the first seed."""
+    """What each recipe recovers, for the first seed."""
     rows = [
         (
             each["recipe"],
@@ -177,7 +177,7 @@ def _millions(number: int) -> str:
 
 
 def _streamed(group: int) -> str:
-    """The limit of a streamed run in GB, its seconds, and those of the same from memory."""
+    """The limit of a streamed run in GB, its seconds, and the same run's from memory."""
     pattern = r"\| streamed: .*? \| ([\d.]+) GB .*? (\d+) \|\n.*? (\d+) \|$"
     return _read("docs/big_models.md", pattern, group)
 
@@ -207,7 +207,7 @@ def _read(name: str, pattern: str, group: int = 1) -> str:
 
 
 def main() -> None:
-    """Collect, and write the pages anew."""
+    """Collect the figures, and rewrite the pages."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
     known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}

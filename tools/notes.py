@@ -271,7 +271,7 @@ def shown_of(name: str, outputs: Path) -> Shown:
 
 
 Label = tuple[str, str, str, str, int, str, str, int]
-"""What a preset's points are told by: model, metric, strategy, recipe, seed, number of few-shot
+"""What identifies a preset's points: model, metric, strategy, recipe, seed, number of few-shot
 examples, their order, layers dropped."""
 
 NOT_SET = "not set"
@@ -303,7 +303,7 @@ def _new(name: str) -> str:
 
 
 Row = tuple[str, Curve, Callable[[Point], str]]
-"""Of a table: its name, the points, and what is said of each."""
+"""A table's row: its name, the points, and the cell's text for each."""
 
 
 def _by_fraction(what: str, rows: Sequence[Row], note: str) -> TextTable:

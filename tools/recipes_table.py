@@ -3,7 +3,7 @@
     python tools/recipes_table.py outputs/recipes [--task facts]
 
 Accuracy and loss are means over seeds. The interval is what the seeds span, where there are
-several; the questions' own standard error stands below the table. Seconds are those of training
+several; the questions' own standard error stands below the table. Seconds count training
 alone, as medians over steps, plus what a recipe computes before its first step.
 """
 

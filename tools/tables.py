@@ -186,7 +186,7 @@ def models() -> str:
 
 
 def _of_the_paper() -> list[Path]:
-    """Models whose preset says which projections to adapt: those of the paper."""
+    """Models whose preset says which projections to adapt: the paper's models."""
     return [
         path
         for path in conf_dir().glob("model/*.yaml")
@@ -224,7 +224,7 @@ def _common(configs: list[Config]) -> dict[str, object]:
 
 
 def write() -> None:
-    """Write all pages anew."""
+    """Rewrite all pages."""
     for name in presets():
         if (note := note_of(name)).is_file():
             note.write_text(headed(name, note.read_text(encoding="utf-8")), encoding="utf-8")

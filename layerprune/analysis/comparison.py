@@ -45,12 +45,12 @@ class TaskDifference:
 
     @property
     def difference(self) -> float:
-        """Accuracy of the second point minus that of the first."""
+        """Accuracy of the second point minus accuracy of the first."""
         return self.accuracy[1] - self.accuracy[0]
 
     @property
     def loss(self) -> float:
-        """Held-out loss of the second point minus that of the first, in nats per token."""
+        """Held-out loss of the second point minus the first's, in nats per token."""
         return self.second.loss.nats - self.first.loss.nats
 
 
@@ -66,8 +66,8 @@ class Comparison:
     only: tuple[tuple[Point, ...], tuple[Point, ...]]
     """Points of one side without a pair."""
     settings: tuple[str, ...]
-    """Settings in which the points of pairs differ, with their values; without pairs, those of the
-    first points."""
+    """Settings in which the points of pairs differ, with their values; without pairs, settings of
+    the first points."""
 
     @property
     def num_pairs(self) -> int:
@@ -80,9 +80,9 @@ def compare_points(
 ) -> Comparison:
     """Compare the points of two sides in pairs.
 
-    Points with the same settings and the same layers removed are pairs. If there are none, those of
-    one model with as many layers removed are, where they answer the same questions: of every curve
-    with the one that differs from it in the fewest settings.
+    Points with the same settings and the same layers removed are pairs. If there are none, points
+    of one model with as many layers removed are, if they answer the same questions. Each curve is
+    paired with the one that differs from it in the fewest settings.
     """
     first, second = sorted(first, key=_rank), sorted(second, key=_rank)
     pairs = _equal_pairs(first, second) or _near_pairs(first, second)
@@ -136,7 +136,7 @@ def compare_by(setting: str, points: Iterable[Point]) -> list[Comparison]:
 
 
 def differing_settings(first: Point, second: Point) -> dict[str, tuple[str, str]]:
-    """Return the settings of two points that differ, but for the layers removed, by name.
+    """Return the settings in which two points differ, by name, except for the layers removed.
 
     Where a recipe or a strategy differs, options that only one of them has say nothing more.
     """

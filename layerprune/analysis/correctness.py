@@ -14,7 +14,7 @@ ROUNDING = 1e-6
 def correctness(point: Point, task: str) -> Correctness | None:
     """Return 1 for each question of a task that was answered correctly, else 0: [Q].
 
-    A group's questions are those of its tasks, one task after the other. None if the record lacks
+    A group's questions are its tasks' questions, one task after the other. None if the record lacks
     some of them, or if its accuracy isn't their mean: some groups weigh their tasks equally,
     whatever their numbers of questions.
     """

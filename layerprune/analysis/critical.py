@@ -58,6 +58,26 @@ def curve_declines(curves: Sequence[Curve], tasks: Sequence[Task]) -> list[Curve
     ]
 
 
+def named_dips(curves: Sequence[Curve], task: str) -> dict[str, tuple[int, ...]]:
+    """Return the dips of each curve that has any, by its label, without the dense model."""
+    single = [
+        repeats[0]
+        for repeats in _repeats(curves)
+        if len(repeats) == 1 and repeats[0].first.plan.strategy != GIVEN
+    ]
+    dips_of = {curve.label: tuple(filter(None, _dips(curve, task))) for curve in single}
+    return {label: counts for label, counts in dips_of.items() if counts}
+
+
+def _dips(curve: Curve, task: str) -> tuple[int, ...]:
+    points = _points(curve, task)
+    correct_PQ = stacked_correctness(list(points.values()), task)
+    if correct_PQ is None:
+        return ()
+    counts = list(points)
+    return tuple(counts[index] for index in dips(correct_PQ))
+
+
 def _repeats(curves: Sequence[Curve]) -> list[list[Curve]]:
     """Group the curves that differ only in their seed."""
     groups: dict[tuple[tuple[str, str], ...], list[Curve]] = defaultdict(list)
@@ -112,9 +132,7 @@ def _curve_decline(repeats: Sequence[Curve], task: str) -> CurveDecline:
         else decline(
             fractions, accuracies, chance, RETAINED, curve.first.model.num_layers, correct_SPQ
         ),
-        dips=()
-        if correct_SPQ is None or len(repeats) > 1
-        else tuple(shared[index] for index in dips(correct_SPQ[0])),
+        dips=_dips(curve, task) if len(repeats) == 1 else (),
         why=why,
     )
 

@@ -66,7 +66,7 @@ class Task:
     measure: str
     """lm-eval's name of its accuracy: acc, exact_match, ..."""
     chances: tuple[float, ...]
-    """Accuracies of guessing evenly, likewise; empty without options."""
+    """Chance accuracies, likewise; empty without options."""
 
     @property
     def size(self) -> str:

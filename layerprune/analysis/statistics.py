@@ -60,7 +60,7 @@ class PairedComparison:
     """Two models on the same questions."""
 
     difference: float
-    """Accuracy of the second minus that of the first."""
+    """Accuracy of the second minus accuracy of the first."""
     interval: Interval
     only_first: int
     """Questions that only the first answers correctly."""

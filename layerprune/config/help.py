@@ -32,7 +32,7 @@ NEEDS = {"model=custom": "model.path", "data=files": "data.files"}
 """Choices that need another key, which has no default."""
 
 OTHER_GROUPS = {
-    "experiment": "A preset: a figure of the paper or a study of its own.",
+    "experiment": "A preset: a figure of the paper, or another study.",
     "launcher": "Where the jobs of a sweep run.",
 }
 """Groups of `conf/` that are no part of a job's configuration."""
@@ -144,9 +144,9 @@ def first_paragraph(kind: type) -> str:
 
 
 def keys_of(prefix: str, kind: type, value: object, config: Config) -> Iterator[Key]:
-    """Yield each key of a class, and those of dataclasses within after it.
+    """Yield each key of a class, each followed by the keys of a dataclass within it.
 
-    Defaults are those of `value`; if it is of another class, those of `kind`.
+    Defaults are from `value`, or from `kind` if `value` is of another class.
     """
     texts = descriptions(kind)
     hints = typing.get_type_hints(kind)

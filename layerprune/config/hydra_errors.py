@@ -1,6 +1,7 @@
 """Errors of Hydra and OmegaConf, each explained in one line that names the key."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 
 from hydra.errors import HydraException, MissingConfigException
@@ -81,19 +82,34 @@ def _cause(error: BaseException) -> OmegaConfBaseException | None:
 def _unknown_key(key: str, options: type) -> str:
     """Say which choices have the key, or which keys stand beside it, the most similar one first."""
     group, _, option = key.rpartition(".")
-    for registry in REGISTRIES:
-        names = {cls: name for name, cls in registry.choices().items()}
-        others = [name for cls, name in names.items() if option in _keys(cls)]
-        if registry.group == group and options in names and others:
-            return (
-                f"{key} has no effect with {group}={names[options]}: remove it, or use "
-                f"{group}={', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}."
-            )
+    choices = next((each.choices() for each in REGISTRIES if each.group == group), {})
+    chosen = next((name for name, cls in choices.items() if cls is options), None)
+    if chosen and (others := _choices_with(option, choices)):
+        return f"{key} {_no_effect(group, chosen, others)}"
     keys = _keys(options)
-    similar = [f"{group}.{name}" for name in difflib.get_close_matches(option, keys, n=1)]
-    instead = SYNONYMS.get(key) or SYNONYMS.get(option) or next(iter(similar), None)
-    hint = f" Did you mean {instead.lstrip('.')}?" if instead else ""
-    return f"{key} is not a key of the configuration.{hint} Known here: {', '.join(keys)}."
+    unchosen = {name for cls in choices.values() for name in _keys(cls)} - set(keys)
+    similar = [
+        name
+        for names in (keys, sorted(unchosen))
+        for name in difflib.get_close_matches(option, names, n=1)
+    ]
+    synonym = SYNONYMS.get(key) or SYNONYMS.get(option)
+    instead = synonym or (f"{group}.{similar[0]}".lstrip(".") if similar else None)
+    hint = f" Did you mean {instead}?" if instead else ""
+    unknown = f"{key} is not a key of the configuration.{hint}"
+    meant = (instead or "").removeprefix(f"{group}.")
+    if chosen and meant in unchosen:
+        return f"{unknown} It {_no_effect(group, chosen, _choices_with(meant, choices))}"
+    return f"{unknown} Known here: {', '.join(keys)}."
+
+
+def _choices_with(option: str, choices: Mapping[str, type]) -> list[str]:
+    return [name for name, cls in choices.items() if option in _keys(cls)]
+
+
+def _no_effect(group: str, chosen: str, others: Sequence[str]) -> str:
+    either = f"{', '.join(others[:-1])}{' or ' if others[1:] else ''}{others[-1]}"
+    return f"has no effect with {group}={chosen}: remove it, or use {group}={either}."
 
 
 def _keys(options: type) -> list[str]:

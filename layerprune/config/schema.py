@@ -80,7 +80,7 @@ SHORT_RUN = 200
 class HealingFacts:
     """Healing hyperparameters of a model: the paper's, where it has any.
 
-    The defaults are those of Gromov et al., appendix A.1 and B.3, for models of up to 7 billion
+    The defaults are from Gromov et al., appendix A.1 and B.3, for models of up to 7 billion
     parameters, before any sweep. Runs of fewer than 200 steps take 8 sequences of 128 tokens in
     place of the paper's 16 of 2,048, and warm up for a tenth of their steps.
     """
@@ -471,8 +471,8 @@ class DataConfig:
 
     files: list[str] | None = None
     """Your own text: `.txt`, or `.jsonl` or `.parquet` with a field `text`, or with `messages`:
-    conversations, which the model's chat template renders. The prose that ships with Python if
-    neither files nor hub is given."""
+    conversations, which the model's chat template renders. The bundled text if neither files nor
+    hub is given."""
     hub: str | None = None
     """A dataset on the hub, or a folder with one; read as a stream."""
     config: str | None = None

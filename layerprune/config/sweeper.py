@@ -91,7 +91,7 @@ class PrecheckedSweeper(BasicSweeper):
                 yield from launcher.launch(chunk, index)
             except (UserError, HydraException, OmegaConfBaseException):
                 raise
-            except Exception as error:  # each launcher has errors of its own
+            except Exception as error:  # each launcher raises its own errors
                 reason = " ".join(str(error).split())[:200].rstrip(".: ")
                 details = ""
                 with suppress(OSError):  # where a disk is full, jobs fail too

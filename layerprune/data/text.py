@@ -1,7 +1,7 @@
 """Read text in three disjoint parts: calibration, healing, held-out.
 
 The user's text comes from files, or from a data set that is streamed (`data.hub`). The bundled text
-is the Python language reference, which ships with Python as `pydoc_data.topics`: some 79 articles,
+is Python's language reference, which ships with Python as `pydoc_data.topics`: some 79 articles,
 half a megabyte. Articles quote each other, so repeated paragraphs are removed before the split.
 """
 

@@ -1,7 +1,7 @@
-"""Sizes of well-known tasks, so that an estimate needs none of their data.
+"""Sizes of well-known tasks: an estimate then needs none of their data.
 
 Counts are from the published data sets. Lengths in tokens were measured on copies of MMLU, BoolQ
-and GSM8K with SmolLM2's tokenizer, whose vocabulary is 1.5 times Llama-2's; those of HellaSwag are
+and GSM8K with SmolLM2's tokenizer, whose vocabulary is 1.5 times Llama-2's; HellaSwag's are
 assumed.
 """
 
@@ -24,7 +24,7 @@ class TaskSize:
     fewshot: int = 0
     """Number of few-shot examples by default."""
     drawn: bool = True
-    """True if each question has its own few-shot examples: those of a subject run once."""
+    """True if each question has its own few-shot examples; a subject's shared ones run once."""
     positions: float = 1
     """Tokens of a question that need logits."""
     generated: int = 0

@@ -21,7 +21,7 @@ EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder; those of a layer are means over all layers."""
+    """Sizes of a decoder; a layer's sizes are means over all layers."""
 
     num_layers: int
     layer_weights: float

@@ -84,6 +84,12 @@ class EvalTasks:
         """Raise `UserError` for what the tokenizer, or a model with this window, cannot do."""
         if self._config.chat_template and not getattr(tokenizer, "chat_template", None):
             raise UserError("eval.chat_template=true: the model's tokenizer has no chat template.")
+        starts = (getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
+        if self._config.tasks and all(token is None for token in starts):
+            raise UserError(
+                "eval.tasks: lm-eval starts prompts with a BOS or EOS token, and the model's "
+                "tokenizer has neither. Set bos_token or eos_token in its tokenizer_config.json."
+            )
         if self._loaded is not None:
             check_lengths(self._loaded, self._config.limit, tokenizer, window)
 
@@ -133,8 +139,8 @@ class EvalTasks:
     def _build_once(self, task: Any) -> None:
         """Make a task build its requests for the first model alone; the others reuse them.
 
-        lm-eval builds them anew for each model that it evaluates, which takes most of its time.
-        They are built again if their arguments differ, such as the tokenizer of a chat template.
+        lm-eval rebuilds them for each model that it evaluates, which takes most of its time.
+        They are rebuilt if their arguments differ, such as the tokenizer of a chat template.
         """
         build = task.build_all_requests
         built: dict[str, Any] = {}

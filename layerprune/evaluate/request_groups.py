@@ -23,7 +23,7 @@ PathAnswers = dict[int, Answer]
 """The answers of one path, by request number."""
 
 MIN_SAVED_TOKENS = 256
-"""Tokens that a group must save: each group is a pass of its own, in smaller batches."""
+"""Tokens that a group must save, since each group adds a pass with smaller batches."""
 
 MIN_PREFIX_TOKENS = 32
 """Tokens that a group must share: shorter prefixes are shared within token trees as well."""
@@ -169,7 +169,7 @@ class _PrefixNode:
 def _prefix_groups(sequences: Sequence[Ids]) -> list[tuple[list[int], int]]:
     """Group sequences by common prefixes; return each group's numbers and prefix length.
 
-    The prefixes form a tree. Each of its nodes becomes a group, or joins that of its parent,
+    The prefixes form a tree. Each of its nodes becomes a group, or joins its parent's group,
     whichever saves more tokens. One token of each sequence is never shared: its state predicts the
     continuation.
     """

@@ -222,7 +222,7 @@ class Scorer(HFLM):
         if num_new < len(contexts):
             say(f"{len(contexts) - num_new} of {len(contexts)} prompts are in the answer cache.")
         title = "answers" if len(self.paths) == 1 else f"answers of {len(self.paths)} models"
-        _ = new and self._branching  # tried before the bar starts: it takes passes of its own
+        _ = new and self._branching  # tried before the bar starts: it takes extra passes
         if new and not self._branching:
             self.sharing = replace(self.sharing, cost=_cost_without_sharing(new))
         passes = list(self._passes(new))

@@ -10,9 +10,11 @@ from layerprune.errors import UserError, explained
 
 @contextmanager
 def explained_rows() -> Iterator[None]:
-    """Say in words what lm-eval's own look at a task's first row fails on."""
+    """Raise `ValueError` with the reason if lm-eval fails to read a task's first row."""
     try:
         yield
+    except StopIteration as error:  # from datasets, for an empty file
+        raise ValueError("a data file of the task has no rows: add questions to it") from error
     except (TypeError, IndexError) as error:
         raise ValueError(
             "the first row is not what the task's YAML says: each option must be text, not empty"

@@ -65,7 +65,7 @@ class TokenTree:
 def token_trees(contexts: Sequence[Context], limit: int) -> list[TokenTree]:
     """Return the contexts in trees of about `limit` tokens at most, the largest first.
 
-    A larger context is a tree of its own, or several with some of its options each.
+    A larger context is one tree, or several with some of its options each.
     """
     trees: list[TokenTree] = []
     # Sorted contexts with a common prefix are neighbours.

@@ -167,7 +167,7 @@ class _PrefixLayer(DynamicLayer):
 
 
 def continued(before: DynamicCache) -> DynamicCache:
-    """Return a cache for any number of sequences that continue that of `before`, which stays."""
+    """Return a cache for any number of continuations of `before`, which stays as it is."""
     cache = DynamicCache()
     for layer in before.layers:
         assert isinstance(layer, DynamicLayer)

@@ -22,7 +22,7 @@ BITS = {
 def card(
     point: Point, curve: Sequence[Point], form: ExportConfig, note: str, config_version: str
 ) -> str:
-    """Return Markdown with the numbers of `point`, and those of the other points of its curve.
+    """Return Markdown with the numbers of `point` and of the other points of its curve.
 
     `form` is the form of the weights, and the one to load them in; `note` is a paragraph of text,
     and `config_version` the version of transformers whose form the configuration has.

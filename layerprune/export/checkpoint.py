@@ -86,7 +86,7 @@ def export(
     """Write a checkpoint: weights, configuration, tokenizer, plan and scores, and a model card.
 
     `folder` is the point's; the checkpoint is `model` within it, or `form.path`. Weights are in the
-    dtype of `form`, or else in that of the model's files, whatever dtype it was healed and
+    dtype of `form`, or else in the dtype of the model's files, whatever dtype it was healed and
     evaluated in. They are copied from file to file if healing has not changed them; if it has, the
     model is loaded again, and the changes are merged into it. `curve` are the points that the card
     shows beside this one, and `note` is a paragraph of the card.
@@ -137,7 +137,7 @@ def export(
 
 
 def _copy_tokenizer(source: Source, folder: Path) -> None:
-    """Copy the source's own files; transformers writes them anew in a form of its version."""
+    """Copy the source's own files; transformers would rewrite them in its version's form."""
     if source.remote_code:
         load_tokenizer(source).save_pretrained(folder)
         return

@@ -1,4 +1,4 @@
-"""Compute a checkpoint's logits and tokens by plain transformers, in a process of its own.
+"""Compute a checkpoint's logits and tokens by plain transformers, in a separate process.
 
 python reopen.py FOLDER SETTINGS OUT
 """

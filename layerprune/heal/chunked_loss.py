@@ -4,7 +4,7 @@ The logits of a step, [B, T, V], are the largest tensor in training a small mode
 gradient is as large again. Here one chunk of positions at a time goes through the head; its loss is
 computed and immediately backpropagated to the states, so only one chunk's logits exist.
 
-Letters: N positions, n those of a chunk, H hidden size.
+Letters: N positions, n positions of a chunk, H hidden size.
 """
 
 from collections.abc import Callable, Iterator, Sequence

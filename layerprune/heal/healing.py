@@ -138,7 +138,7 @@ class PointHealing:
         return healing
 
     def _sequences(self, loaded: LoadedModel, options: TextOptions) -> Tensor:
-        """Return packed healing text [S, T]; that of a stream, which is slow, from the cache."""
+        """Return packed healing text [S, T]; a stream is slow, so its text is cached."""
         text, length, count = self.text, options.sequence_length, options.max_sequences
 
         def make() -> Tensor:

@@ -1,6 +1,6 @@
 """Training objectives: modules that return a loss, as transformers' Trainer expects.
 
-Letters: B batch, T time, H hidden size, N predicted tokens, n those of a chunk, V vocabulary.
+Letters: B batch, T time, H hidden size, N predicted tokens, n tokens of a chunk, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence

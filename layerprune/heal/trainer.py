@@ -53,7 +53,7 @@ def training_arguments(
     """
     if processes.uses_fsdp():
         raise UserError(
-            "accelerate launch --use_fsdp shards weights in its own way: start this with torchrun, "
+            "accelerate launch --use_fsdp shards weights differently: start this with torchrun, "
             "or without --use_fsdp, and give runtime.shard=true."
         )
     micro_batch_size, accumulation = split_batch(options)

@@ -22,7 +22,7 @@ UNCOMPARED = ("architectures", "dtype", "quantization_config", "transformers_ver
 
 
 def untie(model: PreTrainedModel) -> None:
-    """Say in the configuration that the head is a matrix of its own.
+    """Say in the configuration that the head has its own weights.
 
     transformers keeps a head that differs from the embeddings; other programs trust the flag.
     """

@@ -40,6 +40,9 @@ COMPUTED = re.compile(r"(rotary_emb\.\w+|\.masked_bias|\.attn\.bias|position_ids
 TOKENIZER = re.compile(r"tokeni[sz]|vocab|merges|spiece|\.model$|\.bpe$|\.tiktoken$|\.py$")
 """Names of files that a tokenizer is read from."""
 
+FIELDS = {"padding_idx": "pad_token_id", "num_embeddings": "vocab_size"}
+"""Fields of a configuration by the names that PyTorch's errors have for them."""
+
 META = {"device_map": {"": "meta"}}
 """Settings that load no weights."""
 
@@ -140,10 +143,11 @@ def _naming_fields(folder: Path) -> Iterator[None]:
     except Exception as error:  # each family has its own checks of a configuration
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         text = str(error)
+        named = " ".join(FIELDS.get(word.lower(), word) for word in re.findall(r"\w+", text))
         fields = [
             f"{name}={value}"
             for name, value in content.items()
-            if text == repr(value) or re.search(rf"\b{name}\b", text)
+            if text == repr(value) or re.search(rf"\b{name}\b", named)
         ]
         raise ValueError(
             f"its config.json ({', '.join(fields[:2]) or 'a value'}): {text}"
@@ -168,7 +172,7 @@ def without_word_cache(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     """Turn off the word cache of a BPE tokenizer, and return the tokenizer.
 
     tokenizers 0.23 never frees cached words, up to 10,000 in each thread (`BPE_LOCAL_CACHE` of its
-    `models/bpe/model.rs`), so that a sweep over models would leak memory. Without the cache,
+    `models/bpe/model.rs`), so a sweep over models would leak memory. Without the cache,
     tokenising 12 MB of text takes 8 s instead of 6 s.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -37,7 +37,7 @@ class LayerOutput(NamedTuple):
 LayerRunner = Callable[..., LayerOutput]
 """Takes `ids` [B, T] or a `state` [B, T, H], and optionally:
 
-- `cache`: keys and values of earlier tokens; those of the new ones are appended.
+- `cache`: keys and values of earlier tokens; the new tokens' are appended.
 - `decoder`: keyword arguments of the decoder, such as positions and a mask.
 - `positions`: where the output is needed; it is undefined elsewhere.
 """
@@ -92,7 +92,7 @@ def partial_forward(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[L
         if state is not None and not supports_partial_forward(model):
             raise UnsupportedArchitecture(
                 f"{model.config.model_type}: its layers may read more than the state before them, "
-                "so that a pass cannot start between layers."
+                "so a pass cannot start between layers."
             )
         inputs[:] = [] if state is None else [state]
         device = next(tensor.device for tensor in (ids, state) if tensor is not None)

@@ -122,11 +122,11 @@ def _check_share(model: PreTrainedModel, quantization: Quantization, share: floa
     if share == 0:
         raise UserError(
             f"{option}: bitsandbytes quantises none of the weights of a {model.config.model_type}, "
-            "which has linear layers of its own kind; leave it out."
+            "whose linear layers are a custom class; leave it out."
         )
     if share < MIN_SHARE:
         say_once(
-            f"{option}: {share:.0%} of the weights are quantised, those of linear layers; "
+            f"{option}: only linear layers are quantised, {share:.0%} of the weights; "
             "embeddings, and experts that are one tensor, are not."
         )
 

@@ -14,7 +14,7 @@ FILES = ["*.py", "*.tiktoken"]
 def has_remote_code(settings: dict[str, Any]) -> bool:
     """Return True if a `config.json` names code beside it, for a type unknown to transformers."""
     kind = settings["model_type"]
-    # Classes that were loaded from files before are registered beside those of transformers.
+    # Classes loaded from files earlier are registered beside transformers' classes.
     builtin = kind in CONFIG_MAPPING and CONFIG_MAPPING[kind].__module__.startswith("transformers.")
     return not builtin and "AutoModelForCausalLM" in (settings.get("auto_map") or {})
 
@@ -24,7 +24,7 @@ def check_allowed(path: str, settings: dict[str, Any], trusted: bool) -> None:
     if not trusted:
         raise UserError(
             f"model.path={path}: transformers does not know its type {settings['model_type']}, and "
-            "its files bring code of their own. Read it, then use model.trust_remote_code=true to "
+            "its files bring their own code. Read it, then use model.trust_remote_code=true to "
             "run it with all of your permissions."
         )
     elsewhere = [target for target in settings["auto_map"].values() if "--" in str(target)]

@@ -1,6 +1,6 @@
 """Find a model's files: in a folder, on the hub, or in a Python package.
 
-Nothing here loads a weight, so that a run tells within a second how many layers a model has and
+Nothing here loads a weight, so a run tells within a second how many layers a model has and
 whether its points are done.
 """
 
@@ -122,7 +122,7 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
 
 
 def _check_shape(config: ModelConfig, settings: dict[str, Any]) -> None:
-    """Raise `UserError` if `model.shape` is not that of `config.json`."""
+    """Raise `UserError` if `model.shape` differs from `config.json`."""
     for name, size in () if config.shape is None else asdict(config.shape).items():
         if settings.get(name, size) != size:
             raise UserError(

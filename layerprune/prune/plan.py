@@ -42,7 +42,7 @@ class Plan:
 def make_plan(
     strategy: str, target: Target, num_layers: int, choose: Callable[[int], Choice]
 ) -> Plan:
-    """Return the plan for a point: the layers that the user named, or those of `choose(count)`.
+    """Return the plan for a point: the layers that the user named, or `choose(count)`.
 
     With no layer to remove it is the dense model's, whatever the strategy.
     """

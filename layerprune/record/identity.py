@@ -16,7 +16,7 @@ def identity(
     """Return everything that a point's result depends on; paths, tracker and device are not in it.
 
     `name` is the model's label, `model` the fingerprint of its files, `text` the digest of the
-    documents, `questions` that of the task files.
+    documents, `questions` the digest of the task files.
     """
     named = target.layers is not None
     return {
@@ -101,7 +101,7 @@ def _metric(config: Config) -> dict[str, Any]:
 
 
 def _strategy_options(config: Config) -> dict[str, Any]:
-    """Return the options that the strategy has of its own."""
+    """Return the options that only this strategy has."""
     shared = {field.name for field in fields(PruneOptions)}
     options = plain(asdict(config.prune))
     return {key: value for key, value in options.items() if key not in shared}

@@ -79,7 +79,7 @@ class HeldoutLoss:
     stderr: Number
     """Standard error of `nats` over sequences; 0 for a single one."""
     num_sequences: Count
-    """Held-out sequences in the mean."""
+    """Held-out sequences that the loss is averaged over."""
 
     @property
     def measures(self) -> dict[str, Measure]:

@@ -24,10 +24,10 @@ class PromptSharing:
     """Whether prompts shared the tokens that they begin with, and the reason."""
 
     difference: Number | None = None
-    """Largest difference of a layer's states in a token tree from those in its branches, relative
+    """Largest difference between a layer's states in a token tree and in its branches, relative
     to their norm; None if its decoder cannot run trees, or no question was asked."""
     cost: Number | None = None
-    """If prompts ran one by one: their tokens, relative to those of prompts that share."""
+    """If prompts ran one by one: their tokens, relative to the tokens of prompts that share."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Report:
     """The contents of one study, or of several, and the files that were written for it."""
 
     study: Path
-    """The folder of the report: that of the study, or the one for several studies."""
+    """The folder of the report: the study's, or the one for several studies."""
     curves: list[Curve]
     tasks: list[Task]
     profiles: list[tuple[str, DistanceMatrix]]

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--compare",
         action="store_true",
         help="print what differs beyond noise between two studies, at points with equal settings, "
-        "or else at those of one model with as many layers removed",
+        "or else at points of one model with as many layers removed",
     )
     ways.add_argument(
         "--by", choices=SIDES, help="print the same within each study, for each value of this"

@@ -51,7 +51,7 @@ function darkened(part, key = "") {
 
 const LINES = new Set(["hue", "mark", "model", "line"]); // what legends tell apart
 
-// Legends name what is shown alone; colours and shapes stay those of the whole study.
+// Legends name only what is shown; colours and shapes are the same in the whole study.
 function shortenLegends(part, rows) {
   if (part === null || typeof part !== "object") return;
   if (part.legend && LINES.has(part.field)) {
@@ -179,7 +179,7 @@ for (const figure of figures) seen.observe(figure.card);
 let waiting = null;
 addEventListener("resize", () => {
   clearTimeout(waiting);
-  // One panel follows its card by itself; several are laid out anew.
+  // A single panel follows its card by itself; several need a new layout.
   waiting = setTimeout(
     () => drawAgain(figures.filter((figure) => figure.room && figure.room !== figure.card.clientWidth
       && (figure.panel || (figure.room < 492) !== (figure.card.clientWidth < 492)))),

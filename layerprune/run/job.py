@@ -68,7 +68,7 @@ class Job:
 
     @property
     def healed(self) -> bool:
-        """True if a recipe heals the points, so that each needs a model of its own."""
+        """True if a recipe heals the points: then each needs a separate model."""
         return self.config.heal.recipe != "none"
 
     @property

@@ -4,7 +4,7 @@ How it works:
 1. `run_jobs` finds the points without a record, and claims them against other processes.
 2. The dense model is loaded once, and plans are made from its layer distances (`run.dense`).
 3. Points without healing are evaluated together, in one shared pass over all their layer paths.
-4. Each point with healing loads a model of its own, removes layers, trains, and is evaluated.
+4. Each point with healing loads its own model, removes layers, trains, and is evaluated.
 5. Every result is written as a record at once; a failure is recorded, and other points go on.
 6. Checkpoints are exported from finished points.
 """
@@ -141,7 +141,7 @@ def _run_points(dense: DenseModel, pending: Sequence[PendingPoint], errors: RunE
         except Exception as error:
             _give_up(points, error, errors)
     if lead.healed and planned:
-        dense.unload()  # each healed point has a model of its own
+        dense.unload()  # each healed point loads its own model
         _run_healed(planned, dense.heldout, errors)
     elif planned:
         _run_unhealed(planned, dense, errors)
@@ -198,7 +198,7 @@ def _evaluations(
 
 
 def _run_healed(planned: Sequence[PlannedPoint], heldout_ST: Tensor, errors: RunErrors) -> None:
-    """Heal and evaluate points one after another: each has a model of its own."""
+    """Heal and evaluate points one after another: each loads its own model."""
     with progress_bar(planned[0].job.title, total=len(planned)) as advance:
         for point in planned:
             memory.reset_peak(torch_device(point.job.config.runtime.device))

@@ -23,5 +23,5 @@ def local_rank() -> int:
 
 
 def uses_fsdp() -> bool:
-    """Return True if accelerate was told to shard a model's weights over the processes."""
+    """Return True if accelerate is set to shard a model's weights over the processes."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

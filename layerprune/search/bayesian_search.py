@@ -133,7 +133,7 @@ def search(
 def posterior_of(
     unhealed: Sequence[Margin], healed: Mapping[int, Margin], dense: float, keep: float
 ) -> Posterior:
-    """Return the posterior given all unhealed margins and those of the healed candidates.
+    """Return the posterior given all unhealed margins and the healed candidates' margins.
 
     `unhealed` has one margin for each n from 0. `dense` is the dense model's margin over chance,
     above 0, and `keep` the share of it that the budget requires.

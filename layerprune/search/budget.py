@@ -57,7 +57,7 @@ def size_of_folder(folder: Path, export: ExportConfig) -> ModelSize | None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         layers = decoder_stack(model).layers
-    except Exception:  # each architecture fails with errors of its own
+    except Exception:  # each architecture raises its own errors
         return None
     if dtype is None:
         return None

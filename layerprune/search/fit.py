@@ -64,9 +64,9 @@ def fit(
     memory: str | None = None,
     speedup: float | None = None,
 ) -> SearchResult:
-    """Return the smallest model within a budget, as `python main.py OVERRIDES fit.keep=...` does.
+    """Return the smallest model within a budget, like `python main.py OVERRIDES fit.keep=...`.
 
-    `overrides` are those of the command line: `"model=FOLDER"`, `"heal=lora"`, and so on.
+    `overrides` are written as on the command line: `"model=FOLDER"`, `"heal=lora"`, and so on.
     Raises `UserError` for a budget that cannot be met.
     """
     limits = {"fit.keep": keep, "fit.memory": memory, "fit.speedup": speedup}

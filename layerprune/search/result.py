@@ -120,7 +120,10 @@ class SearchResult(SearchSummary):
         removed = f" ({layer_ranges(self.dropped)}), {how}" if self.dropped else ""
         yield f"chosen: {len(self.dropped)} of {total} layers removed{removed}."
         if self.kept is not None:
-            yield f"It keeps {describe_margin(self.kept)} of the dense margin over chance."
+            yield (
+                f"It keeps {describe_margin(self.kept)} of the dense margin over chance "
+                f"(fit.keep={self.budget.keep})."
+            )
         for task, (accuracy, interval) in self.accuracies.items():
             yield f"Accuracy on {task}: {_percent(accuracy, interval)}."
         size, dense_size = self.memory

@@ -30,7 +30,7 @@ MAX_SEQUENCES = {"cpu": 8, "cuda": 64}
 MIN_TOKENS = 16
 
 MAX_TREE_TOKENS = 256
-"""Tokens of a tree: each attends to all others, so that larger trees cost more attention."""
+"""Tokens of a tree: each attends to all others, so larger trees cost more attention."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def build_prefix_tree(paths: Sequence[LayerPath]) -> tuple[Branch, ...]:
 
 
 def separate_branches(paths: Sequence[LayerPath]) -> tuple[Branch, ...]:
-    """Return a tree in which every path is a branch of its own."""
+    """Return a tree in which every path is a separate branch."""
     return tuple(Branch(path, (number,), ()) for number, path in enumerate(paths))
 
 

@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "and for each model family curves, healing, heat-maps and costs. A repeat updates them.",
     )
     parser.add_argument("study", type=Path, metavar="outputs/STUDY", help="folder of a study")
-    parser.add_argument("--project", metavar="NAME", help="by default, that of the newest record")
+    parser.add_argument("--project", metavar="NAME", help="by default, the newest record's")
     parser.add_argument("--entity", metavar="NAME", help="user or team of the project")
     parser.add_argument("--to", type=Path, metavar="FILE.json", help="write it to a file instead")
     options = parser.parse_args(arguments)

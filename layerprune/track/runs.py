@@ -198,7 +198,7 @@ def _curve_key(failure: dict[str, Any]) -> str:
 def history_row(point: Point) -> Row:
     """Return a point as one row: `TASK/MEASURE` and its standard error against `fraction`.
 
-    Only the measures of tasks, those of `curves.csv`, have a slash in their name.
+    Only the measures of tasks, as in `curves.csv`, have a slash in their name.
     """
     values: Row = {
         "fraction": point.plan.fraction,

@@ -72,7 +72,7 @@ class Sender:
         """Add the missing rows, or start a run with another id if the server has other rows.
 
         W&B cannot delete a row of a history. Without `resume`, wandb-core 0.31 appends rows that
-        are numbered from 0 again, so that a curve would be there twice; with `resume="allow"` it
+        are numbered from 0 again, so a curve would be there twice; with `resume="allow"` it
         continues the numbering. So rows are only added, which is enough for a new point of a curve.
         If a row has changed, the run gets another id, a hash of its rows, and the old run, which
         was created here, is deleted. The run's summary lists its rows, since `mirrored.json` may be
@@ -99,7 +99,7 @@ class Sender:
 
     @contextmanager
     def _opened(self, run: WandbRun, run_id: str, resume: Any = None) -> Iterator[Any]:
-        """Open a run and finish it after the block; its folder replaces those of the same id.
+        """Open a run and finish it after the block; its folder replaces others of the same id.
 
         If that fails, its folder is removed and the old ones stay.
         """

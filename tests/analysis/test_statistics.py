@@ -73,7 +73,7 @@ def test_a_comparison_is_paired():
     won, lost = found.only_second, found.only_first
     assert won + lost == 30
     assert found.difference == pytest.approx(second.mean() - first.mean())
-    # Its interval is that of the paired difference, which the textbook's standard error gives too.
+    # Its interval equals the textbook's for a paired difference.
     error = math.sqrt(30 - (won - lost) ** 2 / 500) / 500
     width = found.interval.high - found.interval.low
     assert width == pytest.approx(2 * 1.96 * error, rel=0.1)

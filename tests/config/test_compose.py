@@ -1,4 +1,4 @@
-"""Every choice composes; what is wrong is said in one line that names the key."""
+"""Every choice composes; an error is one line that names the key."""
 
 import pytest
 from hydra import compose as hydra_compose
@@ -114,6 +114,10 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["model=llama2"], ["model=llama2", "llama2_7b", "hub id", "folder"]),
         (["tracker=wandb"], ["tracker=wandb", "offline", "online"]),
         (["heal.lr=1"], ["heal.lr ", "Did you mean heal.learning_rate?"]),
+        (["heal.lr=1"], ["It has no effect with heal=none: remove it, or use heal=", " lora,"]),
+        (["heal.stepps=1"], ["Did you mean heal.steps?", "no effect with heal=none", " lora,"]),
+        (["heal=linear", "heal.lr=1"], ["no effect with heal=linear", "or use heal=", " lora,"]),
+        (["heal=lora", "heal.stepps=1"], ["Did you mean heal.steps?", "Known here: "]),
         (["heal=lora", "heal.lr=1"], ["heal.lr ", "Did you mean heal.learning_rate?"]),
         (["heal=lora", "heal.lora_alpha=1"], ["Did you mean heal.alpha?"]),
         (["heal=full", "heal.alpha=1"], ["heal.alpha", "heal=full", "heal=distill, lora or qlora"]),

@@ -57,7 +57,7 @@ NOT_HERE = {
     "model=Qwen/Qwen3-0.6B": "cannot be downloaded from the hub",
     "launcher=ray": "pip install 'layerprune[ray]'",
 }
-"""What a command needs that may be missing, and what is said then."""
+"""What a command needs that may be missing, and the message then."""
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_what_cut_models_share_is_counted_once():
 def test_a_streamed_model_is_read_as_often_as_memory_demands():
     asked = ("eval=mmlu", "eval.limit=1", "runtime.stream=true", "data.heldout_sequences=2",
              "data.sequence_length=5")  # fmt: skip
-    # 57 questions and 57 times five solved examples, two states of 8 numbers in bfloat16 a token.
+    # 57 questions and 57 times five few-shot examples, two states of 8 numbers in bfloat16 a token.
     tokens = 57 * (109 + 5 * 106)
     for memory, passes in (
         (2 * tokens * 2 * 8 * 2, 1),

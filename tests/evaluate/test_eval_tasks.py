@@ -292,6 +292,15 @@ def test_data_sets_are_read_from_a_folder_of_copies(tmp_path, monkeypatch):
         EvalTasks(EvalConfig(**settings, datasets_dir="nowhere"))
 
 
+def test_tokenizers_without_bos_and_eos_are_refused():
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token = None
+    EvalTasks(EvalConfig(tasks=["facts"])).check(tokenizer, None)
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match=r"Set bos_token or eos_token in its tokenizer_config"):
+        EvalTasks(EvalConfig(tasks=["facts"])).check(tokenizer, None)
+
+
 def test_a_chat_template_frames_questions_and_examples(folder):
     config = ask_for(folder, "sampled", num_fewshot=1, chat_template=True, limit=4)
     tokenizer, model = byte_tokenizer(), tiny("llama", vocab_size=259)

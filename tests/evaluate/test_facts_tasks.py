@@ -94,7 +94,7 @@ def test_no_answer_stands_in_its_question():
     for split in SPLITS:
         for row in every_row(split):
             answer, question = row["choices"][row["answer"]].lower(), row["question"].lower()
-            # Symbols and state codes are letters of any word: they count as words of their own.
+            # Symbols and state codes are letters of any word: they count only as separate words.
             words = re.findall(r"\w+", question) if len(answer) <= 2 else question
             assert answer not in words, row
 
@@ -176,7 +176,7 @@ def test_generating_again_gives_the_same_bytes(tmp_path):
             found = "not installed"
         if found != wanted:
             pytest.skip(f"the files were made with {name} {wanted}, which is {found} here")
-    # A process of its own, with a hash order of its own.
+    # A separate process, which has another hash order.
     command = [sys.executable, generate.__file__, "--out", str(tmp_path)]
     subprocess.run(command, check=True)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.jsonl")}

@@ -1,4 +1,4 @@
-"""Prompts and their tokens are made once for all cut models, and are those of lm-eval."""
+"""Prompts and their tokens are made once for all cut models, and equal lm-eval's."""
 
 import pytest
 from asked import requests
@@ -43,7 +43,7 @@ def test_lm_eval_makes_each_prompt_once(eval_tasks, monkeypatch):
     assert len(made) == questions
 
 
-def test_a_chat_template_of_another_model_makes_prompts_anew(eval_tasks, monkeypatch):
+def test_a_chat_template_of_another_model_rebuilds_the_prompts(eval_tasks, monkeypatch):
     eval_tasks._config.chat_template = True
     model = tiny("llama", vocab_size=259, max_position_embeddings=512)
     seen = []

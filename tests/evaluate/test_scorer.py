@@ -41,7 +41,7 @@ def requests(pairs):
 
 
 def equals_hflm(model, tokenizer):
-    """The answers to all `PAIRS` are those of lm-eval's own backend."""
+    """The answers to all `PAIRS` equal lm-eval's own backend's."""
     expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=100)
     actual = Scorer(model, tokenizer, memory_budget=SMALL, max_length=100)
     for (value, greedy), (wanted, wanted_greedy) in zip(

@@ -1,4 +1,4 @@
-"""Facts whose answers are written: the questions are those of `facts`; the right word counts."""
+"""Facts whose answers are generated: the questions are from `facts`; the right word counts."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""All presets of the embedded model, two at a time."""
+"""All presets of the bundled model, two at a time."""
 
 import json
 import time

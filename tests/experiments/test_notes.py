@@ -111,7 +111,7 @@ def test_a_study_that_is_not_whole_is_named_and_its_note_stays(written, tmp_path
     assert [path.name for path in sorted(folder.glob("*.md"))] == ["README.md", "fig1.md"]
 
 
-def test_what_was_found_stays_and_all_else_is_written_anew(notes, written, tmp_path):
+def test_findings_stay_and_everything_else_is_rewritten(notes, written, tmp_path):
     make("fig6", tmp_path)
     folder = written("fig6")
     note = folder / "fig6.md"

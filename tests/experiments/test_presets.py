@@ -1,4 +1,4 @@
-"""Presets: the plan of each can be seen here, without the hub; those of the paper's size, too."""
+"""Presets: each can be planned without the hub, presets of the paper's size included."""
 
 import sys
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What is measured above a seam, against whole models that are cut and run as they are."""
+"""What is measured above a seam, against dense models that are cut and run unchanged."""
 
 import math
 from collections import Counter
@@ -115,7 +115,7 @@ def test_what_is_mended_at_a_seam_is_what_the_whole_model_has_there(model, ids_s
     assert set(kept["1-3"].nats) == {1, 3, 4, passes.OTHERS}, "6 is above the seam"
     for block in blocks:
         for mended in kept[block.name].nats:
-            # The first token has the state that enters a layer, or all others have that of theirs.
+            # The first token gets the state that enters a layer, or all other tokens get theirs.
             if mended is passes.OTHERS:
                 wanted = spoiled(model, block, states[block.after], slice(1, None), ids_st)
             else:

@@ -1,4 +1,4 @@
-"""An exported checkpoint is a model of its own: plain transformers loads it, and it is the one."""
+"""An exported checkpoint is complete: plain transformers loads it, and it is the measured model."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The exported embedded model, as others use it: lm-eval's command line, transformers' pipeline."""
+"""The exported bundled model, as others use it: lm-eval's command line, transformers' pipeline."""
 
 import dataclasses
 import importlib.util
@@ -56,7 +56,7 @@ for prompt in json.loads(sys.argv[2]):
 
 
 def elsewhere(program, folder, *args):
-    """What a program prints in a process of its own, that stands in `folder`."""
+    """What a program prints in a separate process whose working directory is `folder`."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, args)],
         cwd=folder, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},

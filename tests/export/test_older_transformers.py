@@ -1,6 +1,6 @@
 """A checkpoint of a model that transformers 4 wrote is read by transformers 4 as it was measured.
 
-The older version lives in a folder of its own: `OLDER_TRANSFORMERS`, or one that pip fills; without
+The older version lives in a separate folder: `OLDER_TRANSFORMERS`, or one that pip fills; without
 either the test is skipped.
 """
 

@@ -1,6 +1,6 @@
-"""Runs of the program in processes of their own, disturbed or not, and what they leave on disk.
+"""Runs of the program in separate processes, disturbed or not, and what they leave on disk.
 
-Processes are forked from one that has PyTorch loaded, so that a run takes a second or two.
+Processes are forked from one that has PyTorch loaded, so a run takes a second or two.
 """
 
 import json

@@ -20,7 +20,7 @@ ROOMS = {
     "healing's checkpoints": (LORA, "faults/points", 64),
     "states at the seam": (SEAM, "faults/points", 32),
 }
-"""The run, its folder on a disk of its own, and the KiB that are free there."""
+"""The run, its folder on a separate disk, and the KiB that are free there."""
 
 
 def mount(*arguments):

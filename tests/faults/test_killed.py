@@ -76,7 +76,7 @@ def disturbed(stage, number, place, undisturbed, changed, **more):
     assert done.status == 0, done.said
     assert hold(place, expected, before) == expected
     assert not place.remains()
-    # What is there already is not written again: a run may have had nothing left to be stopped in.
+    # Existing files are not rewritten: a run may have had nothing left in which to be stopped.
     stopped = [each for each in runs if each.status != 0]
     assert stopped
     return stopped

@@ -131,7 +131,7 @@ def test_no_more_memory(stage, place, undisturbed, seen):
     assert not place.half_files()
     expected = undisturbed(*asked)
     assert all(expected[key] == found for key, found in place.results().items())
-    # What is refused first is a matter of chance: what is said of it differs from run to run.
+    # Which call is refused first is random, and with it the message.
     assert done.status != 0 or place.results() == expected
     again = place.run(*asked)
     assert again.status == 0, again.said

@@ -41,7 +41,7 @@ def gpus(request, monkeypatch):
 
 
 class Objective(nn.Module):
-    """A loss around a model, as those of this project."""
+    """A loss around a model, like this project's losses."""
 
     def __init__(self):
         super().__init__()
@@ -103,7 +103,7 @@ def test_a_healed_point_whose_distances_are_known(tiny_folder, tmp_path, monkeyp
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_healed_model_computes_as_one_that_is_not_healed(dtype, folder_64, tmp_path):
-    """With a learning rate of almost 0, both are the same: they answer alike to the bit."""
+    """With a learning rate of almost 0, both are the same, and their answers bit-identical."""
     overrides = ("heal.learning_rate=1e-30", f"model.dtype={dtype}", "heal.steps=2")
     healed = run(folder_64, tmp_path, "qlora", *overrides).loaded.model
     config = configure(folder_64, "qlora", *overrides)

@@ -118,7 +118,7 @@ def streamed(family, folder):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mixtral"])
 def test_layers_below_the_seam_are_not_loaded(family, tmp_path):
-    """Their states are computed layer by layer; what is trained is the same to the bit."""
+    """Their states are computed layer by layer; the trained weights are bit-identical."""
     models = {"plain": tiny(family), "streamed": streamed(family, tmp_path / "model")}
     losses, weights = {}, {}
     for name, model in models.items():

@@ -129,7 +129,7 @@ SIZES: dict[str, Any] = {
 }
 
 LATENT = {"num_key_value_heads": 4}
-"""Each head has keys and values of its own, worked out of one narrow vector."""
+"""Each head has its own keys and values, computed from one narrow vector."""
 
 LINEAR = ["linear_attention", "linear_attention", "full_attention", "linear_attention"] * 2
 CONV = ["conv", "conv", "full_attention", "conv"] * 2
@@ -224,7 +224,7 @@ def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
 
 
 def tiny_architecture(model_type: str, **changes: Any) -> Any:
-    """The tiny model of a type, in evaluation mode: every weight is a random number of its own.
+    """The tiny model of a type, in evaluation mode: every weight is a different random number.
 
     Norms and biases too: what begins as ones or zeros in every layer would hide a layer's move.
     """

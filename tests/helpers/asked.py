@@ -46,7 +46,7 @@ def requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
 def answers(
     model: Any, paths: Sequence[tuple[int, ...]], pairs: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[list[Answer], list[Answer]]]:
-    """For each path, the answers of the shared pass and those of lm-eval's backend."""
+    """For each path, the answers of the shared pass and of lm-eval's backend."""
     tokenizer, asked = byte_tokenizer(), requests(pairs)
     scorer = Scorer(model, tokenizer, memory_budget=SMALL, max_length=MAX_LENGTH, paths=paths)
     layers = range(len(decoder_stack(model).layers))
@@ -61,5 +61,5 @@ def answers(
 
 
 def close(value: float) -> Any:
-    """Equal but for rounding."""
+    """Equal up to rounding."""
     return pytest.approx(value, abs=1e-5, rel=FLOAT32)

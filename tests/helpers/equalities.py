@@ -3,7 +3,7 @@
 Without some of its layers, a model (a) equals the same model with these layers made the identity,
 (b) generates with its cache what it generates without, (c) is the same when plain transformers has
 saved and loaded it, (d) is the same whether layers go in one step or in two; and (e) a cut that is
-undone leaves the model as it was, to the bit.
+undone leaves the model bit-identical.
 """
 
 import copy
@@ -118,14 +118,14 @@ def identity(model: Any, layers: Sequence[int]) -> str:
     expected, dense = logits(with_identities(model, layers), use_cache=False), logits(model)
     error = apart(actual, expected)
     if error > CLOSE:
-        return f"(a) logits differ from those of identities by {error:.1e}"
+        return f"(a) logits differ from the identities' logits by {error:.1e}"
     if apart(actual, dense) < 1e-3:
         return "(a) the layers do not matter: nothing is shown"
     return ""
 
 
 def cache(model: Any, layers: Sequence[int]) -> str:
-    """(b), and what the whole model says of it. The cut is temporary."""
+    """(b), and the dense model's generation. The cut is temporary."""
     with dropped(model, layers):
         ids, steps = generated(model, use_cache=True)
         wanted_ids, wanted = generated(model, use_cache=False)
@@ -144,7 +144,7 @@ def reload(model: Any, layers: Sequence[int], folder: Any) -> str:
         if report[kind]:
             return f"(c) {kind}: {sorted(map(str, report[kind]))[0]}"
     if names := _new(model.config.to_dict(), cut.config.to_dict()):
-        return f"(c) config.json has what the whole model's has not: {names}"
+        return f"(c) config.json has names that the dense model's lacks: {names}"
     error = apart(logits(again.eval()), logits(cut))
     return f"(c) loaded logits differ by {error:.1e}" if error > CLOSE else ""
 

@@ -25,7 +25,7 @@ AT = 0.2
 
 @dataclass(frozen=True)
 class SimulatedModel:
-    """A model that knows a share of the answers, and loses each at a fraction of its own."""
+    """A model that knows a share of the answers, and loses each at a different fraction."""
 
     num_layers: int
     known: float
@@ -109,7 +109,7 @@ def coverage(
             "left": (found.retained[0], true["left"]),
         }
         for name, (estimate, value) in values.items():
-            # Nothing is said of what lies beyond the last point.
+            # The analysis makes no claim beyond the last point.
             interval = None if estimate is None else estimate.interval
             held[name] += interval is None or interval.low - 1e-9 <= value <= interval.high + 1e-9
     shares = {name: count / num_draws for name, count in held.items()}

@@ -31,7 +31,7 @@ def make_profile(
 
 
 def make_speed(layers: int, kept: int) -> dict[str, Any]:
-    """A speed of which a quarter does not go with the layers: that of the head, say."""
+    """A speed that depends on the layers by three quarters only; the rest is the head, say."""
 
     def spread(value: float) -> dict[str, float]:
         return {"median": value, "low": 0.9 * value, "high": 1.2 * value}
@@ -64,7 +64,7 @@ def make_speed(layers: int, kept: int) -> dict[str, Any]:
 def make_healing(recipe: str, before: float, num_steps: int, share: float = 1.0) -> dict[str, Any]:
     """A healing that takes the held-out loss towards 3, faster by some recipes than by others.
 
-    Its steps take 2.5 seconds for a whole model, and less for one of which a `share` stayed.
+    Its steps take 2.5 seconds for a dense model, and less for a cut one: `share` of the layers.
     """
     step = {"learning_rate": None, "loss": None, "seconds": None}
     if recipe == "linear":

@@ -1,4 +1,4 @@
-"""GGUF files: known by all that is in them, and refused where they hold no whole model."""
+"""GGUF files: known by all that is in them, and refused if they hold no complete model."""
 
 import hashlib
 import re

@@ -23,7 +23,7 @@ APPROXIMATED = {
     "e\u0301 combining": {"gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie", "tekken"},
     "\u00a0nbsp\u3000wide": {"deepseek-coder"},
 }
-"""Texts on which llama.cpp's expressions are not those of the models' own tokenizer.json: it has no
+"""Texts that llama.cpp's expressions split differently from the models' tokenizer.json: it has no
 classes of combining marks there, and takes a wide space for no Chinese character."""
 
 

@@ -45,7 +45,7 @@ def test_a_pruned_model_is_dense_for_a_while(tiny_llama):
 
 
 def test_a_pruned_model_can_be_saved_after_it_was_dense():
-    """Fields that only matter while a model is built are those of the pruned model again."""
+    """Fields that only matter while a model is built describe the pruned model again."""
     model = tiny_architecture("qwen3_moe", decoder_sparse_step=3, mlp_only_layers=[2])
     cut = ReversibleCut(model, [1, 4])
     described = model.config.mlp_only_layers, model.config.decoder_sparse_step

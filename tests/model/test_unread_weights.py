@@ -68,7 +68,7 @@ def test_a_folder_without_a_tokenizer_is_told_what_it_lacks(folder):
     [
         ("hidden_act", "nonsense", "hidden_act=nonsense"),
         ("rms_norm_eps", "1e-5", "rms_norm_eps"),
-        ("pad_token_id", 259, r"its config\.json .*[Pp]adding_idx"),
+        ("pad_token_id", 259, r"its config\.json \(.*pad_token_id=259.*[Pp]adding_idx"),
     ],
 )
 def test_a_wrong_field_is_named(folder, field, value, reason):

@@ -1,4 +1,4 @@
-"""Metrics, plans, losses and answers on a pretended device are those of the CPU."""
+"""Metrics, plans, losses and answers on a pretended device equal the CPU's."""
 
 import copy
 

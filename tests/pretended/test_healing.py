@@ -1,4 +1,4 @@
-"""Healing, streaming and whole runs on a pretended device are those of the CPU."""
+"""Healing, streaming and complete runs on a pretended device give the CPU's results."""
 
 from concurrent.futures import Future
 

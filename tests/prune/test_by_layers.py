@@ -1,4 +1,4 @@
-"""Distances of a model whose layers are read one at a time are those of the model in memory."""
+"""Distances of a model whose layers are read one at a time equal the distances in memory."""
 
 import numpy as np
 import pytest

@@ -25,8 +25,8 @@ PERPLEXITY = Perplexity()
 
 
 def own_text(model, count, length):
-    """Token ids [count, length] drawn from the model itself: it is the best that it can be on them,
-    so that layers cost something, as those of a trained model do."""
+    """Token ids [count, length] drawn from the model itself. It can't do better on any text, so
+    removing layers costs something, like in a trained model."""
     ids = torch.randint(3, 96, (count, 1), generator=torch.Generator().manual_seed(0))
     dice = torch.Generator().manual_seed(1)
     with torch.inference_mode():
@@ -112,7 +112,7 @@ def test_without_a_race_the_first_layer_is_the_one_that_costs_least(monkeypatch)
     order = lazy_order(model, ids, 1)
     cost = PERPLEXITY.importance(context(model, ids))
     assert order.layers == [cost.index(min(cost))]
-    # The whole model once; then the layers above each candidate, and for the last the one below.
+    # The dense model once; then the layers above each candidate, and for the last the one below.
     assert order.layer_runs == [8 + sum(range(8)) + 1]
 
 

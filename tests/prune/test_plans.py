@@ -1,4 +1,4 @@
-"""Plans, whole: what is said of each choice, and what is kept of it."""
+"""Complete plans: what each choice reports, and what is stored of it."""
 
 import json
 from itertools import pairwise

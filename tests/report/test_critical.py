@@ -1,4 +1,4 @@
-"""Critical fractions of whole studies: in which curves they are told, and as which tables."""
+"""Critical fractions of complete studies: which curves have one, and in which tables."""
 
 import csv
 import io

@@ -48,7 +48,7 @@ def test_the_lines_are_those_of_the_records(healed):
                 for step in point.healing.steps
                 if getattr(step, name) is not None
             ]
-    # The goal: the whole model, once in each panel.
+    # The goal: the dense model, once in each panel.
     dense = [(datum["panel"], datum["value"]) for datum in data if datum["kind"] == "dense"]
     assert dense == [("2 layers removed", 3.0), ("4 layers removed", 3.0)]
 

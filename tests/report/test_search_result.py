@@ -42,6 +42,7 @@ def test_the_choice_is_explained_by_its_neighbours_and_subjects(tmp_path):
                              "chosen")  # fmt: skip
     assert [row[-1] for row in steps.rows] == ["", "", "chosen", ""]
     assert "Chosen: 2 layers removed, healed. It keeps 94.0 [91.0, 97.0] %" in steps.note
+    assert "of the dense margin over chance (fit.keep=0.9)." in steps.note
     assert "(3): -1.0 MiB, and meets the budget with 20 %." in steps.note
     assert "(1): +1.0 MiB, and meets the budget with 99 %." in steps.note
     assert subjects.rows == (("facts_physics", "20", "80.0", "60.0", "-20.0 [-35.0, -5.0]"),)

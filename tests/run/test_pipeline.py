@@ -1,4 +1,4 @@
-"""One whole run on a tiny model: what lies on disk, what is not done twice, what W&B is told."""
+"""A complete run on a tiny model: its files, what is not done twice, and what W&B receives."""
 
 import csv
 import json
@@ -306,7 +306,7 @@ def test_a_healed_point_of_known_distances_loads_one_model(
     run(*asked)
 
     def loaded(*_):
-        raise AssertionError("the whole model is of no use to it")
+        raise AssertionError("the dense model is of no use to it")
 
     monkeypatch.setattr(dense, "load", loaded)
     (point,) = run(*asked, *HEALING)

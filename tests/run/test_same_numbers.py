@@ -70,7 +70,7 @@ def points(folders, tiny_tasks):
 
 
 def numbers(point):
-    """What a record says, but for when, with what and how fast."""
+    """A record without its times, versions and speeds."""
     content = asdict(point)
     steps = [
         {name: value for name, value in step.items() if name in ("step", "loss", "learning_rate")}

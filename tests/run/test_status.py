@@ -1,4 +1,4 @@
-"""What is said of how far a study is."""
+"""The status of a study: finished and pending points."""
 
 import random
 

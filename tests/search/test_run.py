@@ -104,6 +104,7 @@ def test_a_search_leaves_ordinary_points_and_a_checkpoint_that_answers_alike(set
     assert fitted.folder == tmp_path / "fit" / "points" / fitted.point.key / "model"
     card = (fitted.folder / "README.md").read_text()
     assert f"keeps {100 * fitted.kept.share:.1f} %" in card
+    assert any("over chance (fit.keep=0.8)." in line for line in fitted.lines())
     found = json.loads((tmp_path / "fit" / RESULT_FILE).read_text())
     assert found["point"] == fitted.point.key
     assert found["dropped"] == list(fitted.dropped)

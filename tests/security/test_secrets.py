@@ -79,7 +79,7 @@ def run(tmp_path, tiny_folder, tiny_tasks):
 
 
 def leaks(done, folder):
-    """Where a planted key stands, but for the code that reads it from the environment."""
+    """Where a planted key stands, except for the code that reads it from the environment."""
     texts = {"the screen": (done.stdout + done.stderr).encode()}
     texts |= {
         str(path.relative_to(folder)): path.read_bytes()

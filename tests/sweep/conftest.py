@@ -26,7 +26,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory):
-    """A recipe with a name of its own, so that `heal` can be swept."""
+    """A recipe under a separate name, so that `heal` can be swept."""
     folder = tmp_path_factory.mktemp("presets")
     (folder / "heal").mkdir()
     keys = "".join(f"{key.removeprefix('heal.').replace('=', ': ')}\n" for key in HEAL)

@@ -125,7 +125,7 @@ def test_online_each_run_is_whole_and_grows_by_what_is_missing(maker, monkeypatc
         assert mirror(maker.study, ONLINE).sent == 5
         assert sorted(len(run.fractions) for run in server.runs.values()) == [0, 1, 1, 1, 3]
 
-        # A point is made again and comes out otherwise: one curve with the new value is left.
+        # A point is recomputed and its value differs: one curve with the new value is left.
         point = maker.made[0]
         loss = dataclasses.replace(point.loss, nats=9.0)
         Store(maker.study).write(dataclasses.replace(point, loss=loss))

@@ -53,7 +53,7 @@ WITH_ARTICLE = {
 }
 CITIES, CITIES_PER_COUNTRY = 100, 4
 US_CITIES, US_CITIES_PER_STATE = 120, 8
-# Picked by hand, before anything was measured on them: 50 questions, and 4 solved examples.
+# Picked by hand, before anything was measured on them: 50 questions, and 4 few-shot examples.
 WELL_KNOWN = {
     "Afghanistan", "Argentina", "Australia", "Austria", "Belgium", "Brazil", "Bulgaria", "Canada",
     "Chile", "China", "Colombia", "Croatia", "Cuba", "Czechia", "Denmark", "Egypt", "Ethiopia",
@@ -366,4 +366,4 @@ SUBJECTS: dict[str, Callable[[], Iterator[Fact]]] = {
 }
 
 SAME_FACTS = {"fifty_capitals"}
-"""Subjects that ask again what another one asks: their facts have no yes/no form of their own."""
+"""Subjects that repeat another one's facts: these have no separate yes/no form."""

@@ -51,8 +51,8 @@ class TokenMetric(MetricOptions, ABC):
     def sum_over_tokens(self, states_NSH: Tensor) -> Tensor:
         """Return a statistic of every two of S states, summed over N tokens: [S, S] in float64.
 
-        The tokens are those of one sequence, or the last ones of a batch. A statistic of all N
-        together counts N times. Tensors of N x S x S fit into memory, those of N x S x S x H don't.
+        The tokens are all of one sequence, or the last ones of a batch. A statistic of all N
+        together counts N times. N x S x S numbers fit into memory, N x S x S x H don't.
         """
 
     def distances(self, mean_SS: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class TokenMetric(MetricOptions, ABC):
 
 @dataclass(kw_only=True, slots=True)
 class LayerMetric(MetricOptions, ABC):
-    """An importance of each layer; that of a block is the sum over its layers."""
+    """An importance of each layer; a block's importance is the sum over its layers."""
 
     @abstractmethod
     def importance(self, context: MetricContext) -> list[float]:

@@ -8,5 +8,5 @@ from layerprune.prune.metrics.cosine import Cosine
 class BlockInfluence(Cosine):
     """1 - E[cos(x_l, x_(l+n))] over all tokens (`metric.tokens=all`) of all sequences.
 
-    The paper defines it for n = 1. Here every two states have one, so that it fits any block.
+    The paper defines it for n = 1. Here every two states have one, so it fits any block.
     """

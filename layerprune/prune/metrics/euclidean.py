@@ -9,7 +9,7 @@ def euclidean_distances(states_NSH: Tensor) -> Tensor:
     import torch
 
     states_NSH = states_NSH.double()
-    # Differences themselves: by way of products, those of long states would be lost.
+    # Plain differences: computed from products, differences between long states would be lost.
     return torch.cdist(states_NSH, states_NSH, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import altair as alt
 
+from layerprune.analysis.critical import named_dips
 from layerprune.analysis.curves import UNHEALED, Curve, Task
 from layerprune.report.figures import chart, theme
 from layerprune.report.figures.chart import ChartStyle
@@ -20,6 +21,7 @@ from layerprune.report.figures.curve_data import (
     point_rows,
     value_range,
 )
+from layerprune.report.figures.dip_labels import dip_rows
 from layerprune.report.figures.figure import Figure, limited, make_figure, sample_curves, slug
 
 MANY_COLORS = range(7, 17)
@@ -51,6 +53,11 @@ def accuracy_figure(curves: Sequence[Curve], task: Task) -> Figure:
     drawn = {datum["value"] for datum in data if datum["kind"] == "chance"}
     below = [f"chance, {chance:.1%}, is below" for chance in task.chances if chance not in drawn]
     caption = _joined(f"{task.measure} on {task.size}", _errors(data), *below)
+    y = _accuracy_axis(data, 6)
+    if len(panels) == 1 and len(curves) <= chart.MAX_ERROR_CURVES:
+        axes: tuple[Any, Any] = chart.fraction_axis(data, 8), y
+        fractions, values = (axis.to_dict()["scale"]["domain"] for axis in axes)
+        data += dip_rows(data, named_dips(curves, task.name), fractions, values)
     return _figure(
         f"accuracy-{slug(task.name)}",
         title,
@@ -60,7 +67,7 @@ def accuracy_figure(curves: Sequence[Curve], task: Task) -> Figure:
         [caption, *([style.dashes(data)] if style.several_models else [])],
         data,
         style,
-        _accuracy_axis(data, 6),
+        y,
         columns=3 if len(panels) > 1 else 0,
     )
 
@@ -222,7 +229,7 @@ def _layers(data: Sequence[Datum], style: ChartStyle, y: alt.Y, small: bool) -> 
         width=1.5 if small else 2,
     )
     chance, dense = (chart.reference_lines(style, y, kind, small) for kind in ("chance", "dense"))
-    labels = [] if small else [*_label(y, "chance"), _lone_labels(x, y)]
+    labels = [] if small else [*_label(y, "chance"), _lone_labels(x, y), _dip_labels(x, y, style)]
     if not small and not style.several_models:  # several labels would overlap
         labels += _label(y, "dense")
     return [chance, dense, band, bar, line, dots.properties(name=chart.DOTS), *labels]
@@ -233,6 +240,20 @@ def _lone_labels(x: alt.X, y: alt.Y) -> alt.Chart:
     text = alt.Chart().transform_filter("datum.kind === 'point' && datum.lone")
     text = text.mark_text(align="left", dx=8, color=theme.LABEL, aria=False)
     return text.encode(x=x, y=y, text="lone:N")
+
+
+def _dip_labels(x: alt.X, y: alt.Y, style: ChartStyle) -> alt.Chart:
+    """Return the label of each dip, at its offset from the dot."""
+    text = alt.Chart().transform_filter("datum.kind === 'dip'")
+    text = text.mark_text(
+        dx=alt.expr("datum.dx"),
+        dy=alt.expr("datum.dy"),
+        baseline="middle",
+        color=theme.LABEL,
+        aria=False,
+    )
+    opacity = alt.FillOpacityValue(**style.highlight(1))
+    return text.encode(x=x, y=y, text="label:N", fillOpacity=opacity)
 
 
 def _label(y: alt.Y, kind: Literal["chance", "dense"]) -> list[alt.Chart]:
@@ -282,6 +303,8 @@ def _numbers(data: Sequence[Datum], number_format: str) -> str:
             value = f"{datum['value']:{number_format}}"
             dropped = f"{datum['layers_dropped']} layers removed"
             texts.append(f"{panel}{datum['curve']}, {dropped}: {value}")
+        elif datum["kind"] == "dip":
+            texts.append(f"{datum['curve']}: {datum['label']}")
         elif datum["label"]:
             texts.append(f"{panel}{datum['label']}")
     return limited(texts)

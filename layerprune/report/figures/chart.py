@@ -98,7 +98,7 @@ class ChartStyle:
         """Return an opacity: `strength` of what is selected in the legends or of all, else `faint`.
 
         Use it for a fill or a stroke, not for the mark: a browser paints each mark with an opacity
-        on a layer of its own, and hundreds of them take seconds.
+        on a separate layer, and hundreds of them take seconds.
         """
         names = [name for name, _ in self._selections()]
         if not names:

@@ -12,7 +12,8 @@ BAND_FROM = 8
 """Points of a curve from which on errors are a band: fewer are too far apart to be joined."""
 
 Datum = dict[str, Any]
-"""One row; its `kind` is point, dense (the dense model's line) or chance (the line of chance)."""
+"""One row; its `kind` is point, dense (the dense model's line), chance (the line of chance) or dip
+(the label of one)."""
 
 
 def accuracy_data(curves: Sequence[Curve], task: str, panel: str = "") -> list[Datum]:

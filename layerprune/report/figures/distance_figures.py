@@ -24,7 +24,7 @@ BEST_BLOCK_TOOLTIP = [
     alt.Tooltip("distance:Q", title="distance d(l*, n)", format=".4f"),
 ]
 
-_BETWEEN = "between the input of layer l and that of layer l+n"
+_BETWEEN = "between the inputs of layers l and l+n"
 _SUM = "of layers l to l+n-1, added up"
 
 METRIC_TEXTS = {

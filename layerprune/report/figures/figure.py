@@ -72,7 +72,7 @@ def make_figure(
 ) -> Figure:
     """Return the figure of a chart with `data`, described by its summary and its numbers.
 
-    Without `panel`, panels are those of a chart in facets, or the figure has a single one.
+    Without `panel`, the figure has the panels of a chart in facets, or a single one.
     """
     # A test validates specifications: here it would take seconds for a chart with many panels.
     spec = chart if isinstance(chart, dict) else chart.to_dict(validate=False)

@@ -113,7 +113,7 @@ def healing_figure(curves: Sequence[Curve]) -> Figure | None:
 
 
 def training_figure(curves: Sequence[Curve]) -> Figure | None:
-    """Return the figure of training losses that are not those of text, a panel for each recipe.
+    """Return the figure of training losses other than the text's, with a panel for each recipe.
 
     Their scales differ from each other's and from the held-out loss's. None if there are none.
     """

@@ -87,7 +87,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def study_names(studies: Sequence[Path]) -> tuple[str, str]:
-    """Return the names of two studies: those of their folders, or the paths if these are equal."""
+    """Return the names of two studies: their folders' names, or the paths if these are equal."""
     first, second = studies
     same = first.resolve().name == second.resolve().name
     return (str(first), str(second)) if same else (first.resolve().name, second.resolve().name)

@@ -56,7 +56,7 @@ def provenance_facts(
 
 
 def agreements(profiles: Iterable[tuple[str, DistanceMatrix]]) -> list[str]:
-    """Return for each of the paper's models how near its blocks come to those of the authors.
+    """Return for each of the paper's models how near its blocks come to the authors' blocks.
 
     Only distances by the paper's own metric are compared.
     """

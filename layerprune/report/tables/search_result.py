@@ -137,7 +137,10 @@ def _note(search: SearchSummary) -> str:
     chosen = len(search.dropped)
     lines = [f"Chosen: {chosen} layers removed, {HEALED if search.healed else UNHEALED}."]
     if search.kept is not None:
-        lines.append(f"It keeps {_kept(search.kept)} % of the dense margin over chance.")
+        lines.append(
+            f"It keeps {_kept(search.kept)} % of the dense margin over chance "
+            f"(fit.keep={search.budget.keep})."
+        )
     if search.between is not None:
         low, high = search.between
         lines.append(f"The largest number that meets the budget is between {low} and {high}.")
