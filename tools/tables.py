@@ -53,8 +53,8 @@ INDEX_HEAD = """# Presets and lab notes
     python main.py experiment=NAME dry_run=true     finished and pending points, and their cost
     make experiments                                all presets of the first kind, two at a time
 
-Rerun a stopped preset to resume it. `fig1`, `fig2`, `fig3`, `fig5` and `fig8` share the points of
-one study, `mini`. `fig1_paper` to `fig3_paper`, `fig5_paper` and `fig6_paper` share the points of
+Rerun a stopped preset to resume it. `fig1`, `fig3`, `fig5` and `fig8` share the points of one
+study, `mini`. `fig1_paper` to `fig3_paper`, `fig5_paper` and `fig6_paper` share the points of
 the study `paper`: each costs less after another. Each picture links to a lab note,
 whose figures and numbers `make notes` writes. Notes whose provenance names layerprune 0.1.0
 predate a correction of the bundled model's tokenizer. It changes unhealed losses by about 1 %, and

@@ -40,14 +40,14 @@ def test_every_preset_comes_once_and_after_what_it_needs(minis, tmp_path):
 
 
 def test_what_one_needs_has_ended(minis, python, tmp_path):
-    names = ("demo", "fig2", "demo_healed", "fig1")
+    names = ("demo", "fig1", "demo_healed", "fig3")
     found = list(minis.run([python(name) for name in names], 4, tmp_path))
     assert sorted(name for name, *_ in found) == sorted(names)
     assert all(seconds > 0 and status == 0 for _, seconds, status in found)
     when = {name: tuple(map(int, (tmp_path / name).read_text().split())) for name in names}
     assert when["demo"][1] < when["demo_healed"][0]
-    assert when["fig2"][1] < when["fig1"][0]
-    assert (tmp_path / "minis" / "fig1.log").read_text() == "said\n"
+    assert when["fig1"][1] < when["fig3"][0]
+    assert (tmp_path / "minis" / "fig3.log").read_text() == "said\n"
 
 
 def test_one_that_fails_is_named_and_seconds_add_up(minis, python, tmp_path, monkeypatch, capsys):
