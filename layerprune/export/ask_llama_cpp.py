@@ -15,9 +15,10 @@ SPARE_TOKENS = 8
 
 
 def next_tokens(file: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the `count` likeliest next tokens of each of `prefixes`, and their log-probabilities.
+    """Return the `count` likeliest next tokens after `prefixes`, and their log-probabilities.
 
-    Both have shape [P, K].
+    Both have shape [P, K], for the prefixes whose indices are `answered`: llama.cpp gives no
+    probabilities if the likeliest token is a part of a character.
     """
     params = xllamacpp.CommonParams()
     params.model.path = file
@@ -27,8 +28,8 @@ def next_tokens(file: str, settings: dict[str, Any]) -> dict[str, Any]:
     params.cache_ram_mib = 0
     params.warmup = False
     server = xllamacpp.Server(params)
-    tokens, logprobs = [], []
-    for ids in settings["prefixes"]:
+    answered, tokens, logprobs = [], [], []
+    for index, ids in enumerate(settings["prefixes"]):
         answer = server.handle_completions(
             {
                 "prompt": ids,
@@ -39,10 +40,19 @@ def next_tokens(file: str, settings: dict[str, Any]) -> dict[str, Any]:
                 "cache_prompt": False,
             }
         )
+        if "choices" not in answer:
+            raise RuntimeError(str(answer))
+        if answer["choices"][0]["logprobs"] is None:
+            continue
         likeliest = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        answered.append(index)
         tokens.append([entry["id"] for entry in likeliest])
         logprobs.append([entry["logprob"] for entry in likeliest])
-    return {"tokens": torch.tensor(tokens), "logprobs": torch.tensor(logprobs)}
+    return {
+        "answered": answered,
+        "tokens": torch.tensor(tokens),
+        "logprobs": torch.tensor(logprobs),
+    }
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SLIDING_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2}
 """Architectures of which llama.cpp makes every n-th layer one with full attention, and n."""
 
 UNIFORM = frozenset({
-    "llama", "lfm2", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "stablelm", "starcoder2",
+    "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "stablelm", "starcoder2",
 })  # fmt: skip
 """Architectures of which llama.cpp derives nothing from a layer's index."""
 

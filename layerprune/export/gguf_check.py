@@ -44,6 +44,9 @@ PREFIXES = (
 )
 """Texts whose next token is compared; so is that of all of them, joined."""
 
+LONGEST_PREFIX = 256
+"""Tokens of the longest prefix."""
+
 LIKELIEST = 5
 """Tokens whose log-probabilities are compared after each prefix."""
 
@@ -105,7 +108,7 @@ def verify_gguf(
             f"{quantization:.0%} off the measured model's. Use export.gguf_type=q8_0."
         )
     error, by_config = _in_transformers(loaded, ids_1T, expected, dtype, file, point)
-    return GGUFCheck(error, quantization, by_config, _in_llama_cpp(loaded, file, point))
+    return GGUFCheck(error, quantization, by_config, _in_llama_cpp(source, loaded, file, point))
 
 
 def _in_transformers(
@@ -138,18 +141,26 @@ def _in_transformers(
     )
 
 
-def _in_llama_cpp(loaded: LoadedModel, file: Path, point: Point) -> dict[str, Any] | None:
+def _in_llama_cpp(
+    source: Source, loaded: LoadedModel, file: Path, point: Point
+) -> dict[str, Any] | None:
     """Return the comparison of next tokens by both engines; None without llama.cpp."""
     if importlib.util.find_spec(LLAMA_CPP) is None:
         return None
     texts = (*PREFIXES, "\n".join(PREFIXES))
-    prefixes = [loaded.tokenizer(text)["input_ids"] for text in texts]
+    longest = min(LONGEST_PREFIX, (source.context_length or LONGEST_PREFIX) - 1)
+    prefixes = [loaded.tokenizer(text)["input_ids"][:longest] for text in texts]
     settings = {"prefixes": prefixes, "count": LIKELIEST, "threads": torch.get_num_threads()}
     answers = verification.run_elsewhere(
         ["-m", "layerprune.export.ask_llama_cpp"], file, settings,
         "export=gguf: llama.cpp cannot open the file",
     )  # fmt: skip
-    tokens_PK = answers["tokens"]
+    prefixes, tokens_PK = [prefixes[index] for index in answers["answered"]], answers["tokens"]
+    if not prefixes:
+        raise UserError(
+            f"export=gguf: llama.cpp opens the file of {point.key}, but gives no token with a "
+            "probability. It was removed; use export=hf."
+        )
     exact_PV = _next_logprobs(loaded, prefixes)
     with _rounded_inputs(loaded.model):
         rounded_PV = _next_logprobs(loaded, prefixes)

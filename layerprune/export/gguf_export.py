@@ -54,7 +54,7 @@ def write_gguf(
             f"export=gguf: {dense_file} has {count} layers, and {source.name} has "
             f"{source.num_layers}. Name that model's file by export.gguf_from=FILE."
         )
-    of_another_file = dense_file != source.gguf
+    of_another_file = source.gguf is None or not dense_file.samefile(source.gguf)
     weights = ChangedWeights()
     if changes is not None or of_another_file:
         dtype = weights_dtype(source.folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ LENGTH = 64
 TEXT = "The year 2024,\n   2 cafés: åß 你好 isn't 1,234.5"
 """The text whose tokens are compared."""
 
-LLAMA_CPP_ERROR = "error loading model: "
-"""The reason follows in llama.cpp's messages, and other messages follow the reason."""
+REASON = re.compile(r"(?:error loading model: |^(?=\w*(?:Error|Exception)\b))(.+)")
+"""An error of llama.cpp or Python in what a process printed. Others that follow are its effects."""
 
 EXACT, ROUNDED = 1e-3, 0.1
 """Relative distance of the logits that is accepted: of equal weights, and of rounded ones."""
@@ -146,8 +147,7 @@ def run_elsewhere(
         )
         if process.returncode:
             lines = process.stderr.strip().splitlines() or ["no error message"]
-            reasons = [line for line in lines if LLAMA_CPP_ERROR in line]
-            reason = (reasons or lines)[-1].rpartition(LLAMA_CPP_ERROR)[2]
-            raise UserError(f"{title}: {reason}")
+            found = [match[1] for line in lines if (match := REASON.search(line))]
+            raise UserError(f"{title}: {(found or lines)[0 if found else -1]}")
         results: dict[str, Any] = torch.load(out)
         return results
