@@ -418,8 +418,46 @@ def test_a_fresh_process_opens_the_bundled_model_without_five_layers(tmp_path):
     assert check["logits"] < 1e-3
     assert check["llama_cpp"]["same_tokens"] >= 12
     assert check["llama_cpp"]["logprob_difference"] < 0.3
-    dense = bytes_of(open_gguf(locate(config.model, tmp_path / "outputs" / "cache").gguf))
+    source = locate(config.model, tmp_path / "outputs" / "cache")
+    dense = bytes_of(open_gguf(source.gguf))
     kept = [n for n in range(30) if n not in range(20, 25)]
     expected = {renamed(name, kept): content for name, content in dense.items()}
     expected.pop(None)
     assert bytes_of(cut) == expected
+
+    loaded = load(source, config.model.dtype, "cpu")
+    drop_layers(loaded.model, [20, 21, 22, 23, 24])
+    file = next(tmp_path.glob("outputs/*/points/*/model/*.gguf"))
+    same = [
+        first == second
+        for prompt in gguf_check.PREFIXES[:8]
+        for first, second in zip(
+            written_by_transformers(loaded, prompt), written_by_llama_cpp(file, prompt), strict=True
+        )
+    ]
+    assert sum(same) >= 0.6 * len(same)
+
+
+LENGTH = 8
+"""Tokens that are written: rounding changes one sooner or later, and then all that follow."""
+
+
+def written_by_transformers(loaded, prompt):
+    ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        written = loaded.model.generate(
+            ids, max_new_tokens=LENGTH, min_new_tokens=LENGTH, do_sample=False
+        )
+    return written[0, ids.shape[1] :].tolist()
+
+
+def written_by_llama_cpp(file, prompt):
+    llama = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (xllamacpp)")
+    params = llama.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx = 256
+    params.cpuparams.n_threads = 1
+    answer = llama.Server(params).handle_completions(
+        {"prompt": prompt, "max_tokens": LENGTH, "temperature": 0, "ignore_eos": True, "n_probs": 1}
+    )
+    return [token["id"] for token in answer["choices"][0]["logprobs"]["content"]]
