@@ -87,10 +87,12 @@ def test_fifty_greedy_tokens_are_llama_cpps_on_the_same_file(loaded, source):
 
 def test_the_gguf_file_without_layers_is_the_pruned_model_in_llama_cpp(source, tmp_path):
     pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (xllamacpp)")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "cache").symlink_to(CACHE)
     config = compose(
-        "model=gemma3_270m", "prune.layers=[14,15]", "eval.tasks=[]", "export=gguf",
+        "model=gemma3_270m", "prune.layers=[14,15]", "eval.limit=1", "export=gguf",
         "data.calibration_sequences=2", "data.heldout_sequences=2",
-        "tracker=disabled", f"runtime.outputs={CACHE.parent}", "study=test_gemma_gguf",
+        "tracker=disabled", f"runtime.outputs={tmp_path / 'outputs'}",
         f"export.path={tmp_path / 'cut'}",
     )  # fmt: skip
     run(config)

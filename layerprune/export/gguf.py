@@ -28,8 +28,11 @@ from layerprune.model.source import Source
 SLIDING_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2}
 """Architectures of which llama.cpp makes every n-th layer one with full attention, and n."""
 
+DEFAULT_WINDOWS = {"gemma2": 4096}
+"""Windows of files that name none, in tokens."""
+
 UNIFORM = frozenset({
-    "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "stablelm", "starcoder2",
+    "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
 })  # fmt: skip
 """Architectures of which llama.cpp derives nothing from a layer's index."""
 
@@ -180,7 +183,8 @@ def cut_fields(reader: GGUFReader, kept: Sequence[int], name: str) -> dict[str, 
 def sliding_layers(reader: GGUFReader) -> list[bool] | None:
     """Return for each layer if it has a sliding window; None if the file's layers are alike."""
     period = SLIDING_PERIODS.get(architecture(reader))
-    if period is None or not setting(reader, "attention.sliding_window", 0):
+    default = DEFAULT_WINDOWS.get(architecture(reader), 0)
+    if period is None or not setting(reader, "attention.sliding_window", default):
         return None
     given = setting(reader, PATTERN, period)
     if isinstance(given, list):
@@ -196,8 +200,9 @@ def _sliding(period: int, count: int) -> list[bool]:
 def _pattern(reader: GGUFReader, kept: Sequence[int]) -> Field | None:
     """Return the field with the pattern of the remaining layers, if the file needs one.
 
-    A number is the period. Releases of llama.cpp before September 2026 read numbers only, and
-    older ones neither, so that no field is written where their own period is the right one.
+    A number is the period. llama.cpp reads lists for these architectures from b11375 (October 2026)
+    at the latest. Older releases ignore lists, and still older ones numbers, so no field is written
+    where llama.cpp's own period is the right one.
     """
     before = sliding_layers(reader)
     if before is None or isinstance(setting(reader, PATTERN), list):
