@@ -1,6 +1,7 @@
 """Gemma 3 270M from its packages: lm-eval's own scores, and llama.cpp's own tokens."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from layerprune.config.compose import compose
 from layerprune.config.schema import EvalConfig
 from layerprune.evaluate.eval_tasks import EvalTasks
 from layerprune.evaluate.scorer import Scorer
+from layerprune.export.gguf import open_gguf, renamed
 from layerprune.model.load import load
 from layerprune.model.source import locate
 from layerprune.model.surgery import dropped
+from layerprune.run.pipeline import run
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,3 +83,33 @@ def test_fifty_greedy_tokens_are_llama_cpps_on_the_same_file(loaded, source):
             generated = loaded.model.generate(ids, max_new_tokens=50, do_sample=False)
         text = loaded.tokenizer.decode(generated[0, ids.shape[1] :])
         assert answer["choices"][0]["text"] == text
+
+
+def test_the_gguf_file_without_layers_is_the_pruned_model_in_llama_cpp(source, tmp_path):
+    pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (xllamacpp)")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "cache").symlink_to(CACHE)
+    config = compose(
+        "model=gemma3_270m", "prune.layers=[14,15]", "eval.limit=1", "export=gguf",
+        "data.calibration_sequences=2", "data.heldout_sequences=2",
+        "tracker=disabled", f"runtime.outputs={tmp_path / 'outputs'}",
+        f"export.path={tmp_path / 'cut'}",
+    )  # fmt: skip
+    run(config)
+    manifest = json.loads((tmp_path / "cut" / "layerprune.json").read_text())["gguf"]
+    check = manifest["check"]
+    assert check["logits"] == 0
+    assert check["layers_by_config"], "transformers reads no pattern of sliding windows"
+    assert check["llama_cpp"]["same_tokens"] >= 14
+    assert check["llama_cpp"]["logprob_difference"] < 0.2
+    dense, cut = open_gguf(source.gguf), open_gguf(tmp_path / "cut" / manifest["file"])
+    sliding = cut.fields["gemma3.attention.sliding_window_pattern"].contents()
+    assert [layer for layer, slides in enumerate(sliding) if not slides] == [5, 11, 15]
+    kept = [layer for layer in range(18) if layer not in (14, 15)]
+    stored = {tensor.name: tensor for tensor in cut.tensors}
+    remaining = [tensor for tensor in dense.tensors if renamed(tensor.name, kept) is not None]
+    assert len(stored) == len(remaining)
+    for tensor in remaining:
+        copied = stored[renamed(tensor.name, kept)]
+        assert copied.tensor_type == tensor.tensor_type
+        assert copied.data.tobytes() == tensor.data.tobytes()

@@ -72,6 +72,19 @@ class Quantization(Enum):
     int8 = "int8"
 
 
+class GGUFType(Enum):
+    """Type of tensors in a GGUF file: those that the gguf package can write."""
+
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+    q5_1 = "q5_1"
+    q5_0 = "q5_0"
+    q4_1 = "q4_1"
+    q4_0 = "q4_0"
+
+
 SHORT_RUN = 200
 """A run of fewer steps is short: defaults of the paper, for 5,000 steps, do not fit it."""
 
@@ -504,7 +517,7 @@ class DataConfig:
         _check_least("data", self, sequence_length=2, calibration_sequences=1, heldout_sequences=1)
 
 
-FORMATS = ("none", "hf")
+FORMATS = ("none", "hf", "gguf")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -512,7 +525,7 @@ class ExportConfig:
     """Format in which pruned models are written."""
 
     format: str = MISSING
-    """`none`, or `hf`: a folder that transformers loads."""
+    """`none`, `hf`: a folder that transformers loads, or `gguf`: a file for llama.cpp."""
     path: str | None = None
     """Folder of the checkpoint, if the command makes one point. If not given, `model` in the folder
     of each point."""
@@ -521,6 +534,11 @@ class ExportConfig:
     quantization: Quantization | None = None
     """Quantization in which users should load the checkpoint. The model card says how, and
     `fit.memory` assumes it. The weights on disk are not quantized."""
+    gguf_from: str | None = None
+    """For `export=gguf`, the dense model's GGUF file. If not given, the file in `model.path`."""
+    gguf_type: GGUFType | None = None
+    """For `export=gguf`, the type of the tensors that healing changed; the type that they had if
+    not given, or q8_0 where the gguf package cannot write that type (K-quants)."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -802,6 +820,21 @@ class Config:
         if self.export.path is not None and self.export.format == "none":
             yield f"export.path={self.export.path}: no checkpoint is written, add export=hf."
         hinted = self.export.dtype or self.export.quantization
+        if self.export.format == "gguf":
+            if hinted:
+                yield (
+                    "export.dtype and export.quantization have no effect with export=gguf: remove "
+                    "them, or use export=hf. Tensors keep the types of the GGUF file."
+                )
+            if self.fit.has_budget:
+                yield (
+                    "fit checks a checkpoint of transformers: use export=hf, and then export=gguf "
+                    "with prune.fraction=FRACTION instead of fit."
+                )
+            if self.runtime.stream:
+                yield "export=gguf checks the model in memory: remove runtime.stream."
+        elif self.export.gguf_from or self.export.gguf_type:
+            yield "export.gguf_from and export.gguf_type describe a GGUF file: add export=gguf."
         if not self.fit.has_budget:
             if hinted and self.export.format == "none":
                 yield "export.dtype and export.quantization describe a checkpoint: add export=hf."

@@ -1,5 +1,6 @@
 """The model card of an exported checkpoint: layers removed, scores, and how to load it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from jinja2 import StrictUndefined, Template
 
 from layerprune.config.registry import quantization_after
 from layerprune.config.schema import ExportConfig, Quantization
+from layerprune.export.gguf_export import GGUFExport
 from layerprune.record.point import Point, layer_ranges
 
 BITS = {
@@ -20,12 +22,18 @@ BITS = {
 
 
 def card(
-    point: Point, curve: Sequence[Point], form: ExportConfig, note: str, config_version: str
+    point: Point,
+    curve: Sequence[Point],
+    form: ExportConfig,
+    note: str,
+    config_version: str,
+    gguf: GGUFExport | None = None,
 ) -> str:
     """Return Markdown with the numbers of `point` and of the other points of its curve.
 
     `form` is the form of the weights, and the one to load them in; `note` is a paragraph of text,
-    and `config_version` the version of transformers whose form the configuration has.
+    and `config_version` the version of transformers whose form the configuration has. `gguf` is the
+    file, if that is what was written.
     """
     by_depth = {other.num_dropped: other for other in (*curve, point)}
     text = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
@@ -43,6 +51,8 @@ def card(
         curve=[by_depth[count] for count in sorted(by_depth)],
         precision=_precision(point),
         stored="the precision of the original files" if form.dtype is None else form.dtype.value,
+        gguf=gguf,
+        quantized=Counter(gguf.quantized.values()) if gguf else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Export the model of a point as a checkpoint that plain transformers loads."""
+"""Export the model of a point: a checkpoint for transformers, or a GGUF file for llama.cpp."""
 
 import dataclasses
 import json
@@ -12,6 +12,8 @@ import torch
 from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError, explained
 from layerprune.export.card import card
+from layerprune.export.gguf import dense_gguf
+from layerprune.export.gguf_export import GGUFExport, write_gguf
 from layerprune.export.verification import measured_model, verify_logits
 from layerprune.model.config_files import untie, write_config
 from layerprune.model.load import load_tokenizer
@@ -60,12 +62,17 @@ def form_facts(form: ExportConfig) -> dict[str, Any]:
     """Return the form of a checkpoint as it states it, wherever it lies."""
     facts: dict[str, Any] = plain(dataclasses.asdict(form))
     del facts["path"]
+    if form.format != "gguf":
+        del facts["gguf_from"], facts["gguf_type"]
     return facts
 
 
 def refuse_export(source: Source, form: ExportConfig, healed: bool) -> None:
-    """Raise `UserError` for quantised files that cannot be copied without some layers."""
+    """Raise `UserError` for files that cannot be copied without some layers."""
     method = source.quantized_by
+    if form.format == "gguf":
+        dense_gguf(source, form)
+        return
     if method and (method != "fp8" or healed or form.dtype):
         raise UserError(
             f"export={form.format}: the weights of {source.name} are quantised ({method}), and "
@@ -89,14 +96,14 @@ def export(
     dtype of `form`, or else in the dtype of the model's files, whatever dtype it was healed and
     evaluated in. They are copied from file to file if healing has not changed them; if it has, the
     model is loaded again, and the changes are merged into it. `curve` are the points that the card
-    shows beside this one, and `note` is a paragraph of the card.
+    shows beside this one, and `note` is a paragraph of the card. A GGUF file is written instead if
+    `form` says so.
 
     Raises `UserError`, and leaves no folder, if the checkpoint is not the model that was measured,
     or if something else lies at `form.path`. With `stream` layers stay on disk during that check.
     """
-    dropped, healing = point.plan.dropped, point.healing
+    healing = point.healing
     changes = folder if healing is not None and healing.steps[-1].step > 0 else None
-    content = point.to_json()
     refuse_export(source, form, changes is not None)
     checkpoint = checkpoint_folder(folder, form)
     if form.path is not None and checkpoint.exists() and exported(checkpoint)[0] != point.key:
@@ -105,35 +112,66 @@ def export(
         )
     title = f"export={form.format}: {checkpoint} cannot be written"
     with explained(title, (UserError, OSError)), replacing_folder(checkpoint) as beside:
-        if changes or not copy_without_layers(source, dropped, beside, form.dtype, SHARD):
-            model: Any = measured_model(source, point, changes, weights_dtype(source.folder)).model
-            if form.dtype is not None:  # only now: updates are merged in the finer precision
-                model = model.to(getattr(torch, form.dtype.value))
-            head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-            if head is not None and head.weight is not embeddings.weight:
-                untie(model)
-            model.save_pretrained(beside, max_shard_size=SHARD)
-            if not source.remote_code:
-                write_config(source, model, beside)
-        _copy_tokenizer(source, beside)
-        write_json(
-            beside / ABOUT,
-            {
-                "key": point.key,
-                **{name: content[name] for name in ("model", "plan", "scores", "loss")},
-                "versions": point.provenance.versions,
-                "export": form_facts(form),
-                "said": note,
-            },
-        )
-        config = json.loads((beside / "config.json").read_text(encoding="utf-8"))
-        (beside / "README.md").write_text(
-            card(point, curve, form, note, config.get("transformers_version", "unknown")),
-            encoding="utf-8",
-        )
-        exact = not changes and form.dtype in (None, weights_dtype(source.folder))
-        verify_logits(source, point, changes, beside, exact, stream)
+        if form.format == "gguf":
+            gguf = write_gguf(source, point, changes, form, beside)
+            _describe(point, curve, form, note, beside, gguf)
+        else:
+            _write_weights(source, point, changes, form, beside)
+            _copy_tokenizer(source, beside)
+            _describe(point, curve, form, note, beside)
+            exact = not changes and form.dtype in (None, weights_dtype(source.folder))
+            verify_logits(source, point, changes, beside, exact, stream)
     return checkpoint
+
+
+def _write_weights(
+    source: Source, point: Point, changes: Path | None, form: ExportConfig, folder: Path
+) -> None:
+    """Write weights and configuration, as transformers reads them."""
+    if not changes and copy_without_layers(source, point.plan.dropped, folder, form.dtype, SHARD):
+        return
+    model: Any = measured_model(source, point, changes, weights_dtype(source.folder)).model
+    if form.dtype is not None:  # only now: updates are merged in the finer precision
+        model = model.to(getattr(torch, form.dtype.value))
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embeddings.weight:
+        untie(model)
+    model.save_pretrained(folder, max_shard_size=SHARD)
+    if not source.remote_code:
+        write_config(source, model, folder)
+
+
+def _describe(
+    point: Point,
+    curve: Sequence[Point],
+    form: ExportConfig,
+    note: str,
+    folder: Path,
+    gguf: GGUFExport | None = None,
+) -> None:
+    """Write the manifest and the model card."""
+    content = point.to_json()
+    write_json(
+        folder / ABOUT,
+        {
+            "key": point.key,
+            **{name: content[name] for name in ("model", "plan", "scores", "loss")},
+            "versions": point.provenance.versions,
+            "export": form_facts(form),
+            "said": note,
+            **({} if gguf is None else {"gguf": gguf.to_json()}),
+        },
+    )
+    (folder / "README.md").write_text(
+        card(point, curve, form, note, _config_version(folder), gguf), encoding="utf-8"
+    )
+
+
+def _config_version(folder: Path) -> str:
+    """Return the version of transformers whose form `config.json` has, if there is one."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(config.get("transformers_version", "unknown"))
 
 
 def _copy_tokenizer(source: Source, folder: Path) -> None:

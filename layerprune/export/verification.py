@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +27,9 @@ LENGTH = 64
 TEXT = "The year 2024,\n   2 cafés: åß 你好 isn't 1,234.5"
 """The text whose tokens are compared."""
 
+REASON = re.compile(r"(?:error loading model: |^(?=\w*(?:Error|Exception)\b))(.+)")
+"""An error of llama.cpp or Python in what a process printed. Others that follow are its effects."""
+
 EXACT, ROUNDED = 1e-3, 0.1
 """Relative distance of the logits that is accepted: of equal weights, and of rounded ones."""
 
@@ -45,8 +50,8 @@ def measured_model(
             model = apply_artifacts(model, changes)
         except FileNotFoundError:
             raise UserError(
-                f"export=hf: {changes} has no weights healed by {point.recipe}. "
-                "Remove that folder, and rerun the command with export=hf."
+                f"export: {changes} has no weights healed by {point.recipe}. "
+                "Remove that folder, and rerun the same command."
             ) from None
     return LoadedModel(model, loaded.tokenizer)
 
@@ -61,11 +66,8 @@ def verify_logits(
     """
     dtype = Dtype(point.identity["model"]["dtype"])
     measured = measured_model(source, point, changes, dtype, stream)
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = int(text_config(measured.model).vocab_size)
-    ids_1T = torch.randint(vocabulary, (1, LENGTH), generator=generator)
-    with torch.inference_mode():
-        expected: Tensor = measured.model(input_ids=ids_1T, use_cache=False).logits.float()
+    ids_1T = random_ids(measured)
+    expected = logits_of(measured, ids_1T)
     tokens = measured.tokenizer(TEXT)["input_ids"]
     del measured
     settings = {
@@ -77,7 +79,7 @@ def verify_logits(
         "threads": torch.get_num_threads(),
     }
     reopened = reopened_elsewhere(folder, settings)
-    error = float((reopened["logits"] - expected).norm() / expected.norm())
+    error = relative_distance(reopened["logits"], expected)
     if reopened["unread"]:
         problem = (
             f"has weights that transformers does not read as they are: {reopened['unread'][0]}"
@@ -94,21 +96,58 @@ def verify_logits(
     )
 
 
+def random_ids(loaded: LoadedModel) -> Tensor:
+    """Return the token ids [1, T] that logits are compared on: the same ones for a vocabulary."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = int(text_config(loaded.model).vocab_size)
+    return torch.randint(vocabulary, (1, LENGTH), generator=generator)
+
+
+def logits_of(loaded: LoadedModel, ids_1T: Tensor) -> Tensor:
+    """Return a model's logits [1, T, V] in float32."""
+    with torch.inference_mode():
+        logits: Tensor = loaded.model(input_ids=ids_1T, use_cache=False).logits.float()
+    return logits
+
+
+def relative_distance(logits: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference, divided by the norm of what is expected."""
+    return float((logits - expected).norm() / expected.norm())
+
+
 def reopened_elsewhere(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the results of `reopen.py` for a folder, from a process without this project."""
+    program = str(Path(__file__).with_name("reopen.py"))
+    title = "export=hf: transformers cannot open the checkpoint"
+    return run_elsewhere([program], folder, settings, title)
+
+
+def gguf_reopened_elsewhere(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of `reopen_gguf.py` for a file, from a process of its own."""
+    title = "export=gguf: transformers cannot open the file"
+    return run_elsewhere(["-m", "layerprune.export.reopen_gguf"], file, settings, title)
+
+
+def run_elsewhere(
+    program: Sequence[str], target: Path, settings: dict[str, Any], title: str
+) -> dict[str, Any]:
+    """Return what a Python program writes for `target`, from a process of its own on the CPU.
+
+    Raises `UserError`, with the title and the reason, if it fails.
+    """
     with TemporaryDirectory(prefix="layerprune-") as place:
         arguments, out = Path(place, "settings.json"), Path(place, "out.pt")
         arguments.write_text(json.dumps(settings), encoding="utf-8")
-        program = Path(__file__).with_name("reopen.py")
         process = subprocess.run(
-            [sys.executable, "-P", str(program), str(folder.resolve()), str(arguments), str(out)],
+            [sys.executable, "-P", *program, str(target.resolve()), str(arguments), str(out)],
             cwd=place,
             capture_output=True,
             text=True,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
         if process.returncode:
-            reason = (process.stderr.strip().splitlines() or ["no error message"])[-1]
-            raise UserError(f"export=hf: transformers cannot open the checkpoint: {reason}")
+            lines = process.stderr.strip().splitlines() or ["no error message"]
+            found = [match[1] for line in lines if (match := REASON.search(line))]
+            raise UserError(f"{title}: {(found or lines)[0 if found else -1]}")
         results: dict[str, Any] = torch.load(out)
         return results

@@ -53,6 +53,8 @@ class Source:
     """In tokens, if `config.json` names it."""
     quantized_by: str | None = None
     """The method by which the weights in the files are quantised, as `fp8`."""
+    gguf: Path | None = None
+    """The GGUF file that `folder` was converted from."""
 
 
 def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
@@ -63,14 +65,14 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     """
     hashes = cache / "fingerprints.json"
     folder = Path(config.path).expanduser()
-    from_hub = False
+    from_hub, gguf = False, None
     if config.parts:
         folder = _joined_parts(config, cache / "models")
     elif config.path.startswith(PACKAGE):
         folder = package_file(config.path)
     if folder.suffix == ".gguf" and folder.exists():
         _check_sha256(config, folder, hashes)
-        folder = convert_gguf(folder, cache / "models", hashes, fetch)
+        gguf, folder = folder, convert_gguf(folder, cache / "models", hashes, fetch)
     elif not folder.exists():
         if config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
             raise UserError(f"model.path={config.path}: there is no such folder.")
@@ -115,6 +117,7 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
         remote_code=remote_code,
         pickled=pickled,
         quantized_by=(settings.get("quantization_config") or {}).get("quant_method"),
+        gguf=gguf,
         context_length=next(
             (settings[name] for name in CONTEXT_LENGTH_FIELDS if settings.get(name)), None
         ),

@@ -171,7 +171,10 @@ def recorded_config(config: Config) -> dict[str, Any]:
         given = {key: value for key, value in content[group].items() if value is not None}
         content[group] = dict.fromkeys(keys) | given
     del content["prune"]["layers_dropped"]  # a point states its fraction
-    del content["export"]["path"]  # and it may be moved
+    for name in ("path", "gguf_from"):
+        del content["export"][name]  # and files may be moved
+    if content["export"]["gguf_type"] is None:
+        del content["export"]["gguf_type"]
     for name in ("parts", "sha256"):
         if content["model"][name] is None:
             del content["model"][name]

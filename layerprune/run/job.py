@@ -135,7 +135,7 @@ class JobBuilder:
         model_source = source()
         config.check_lengths(model_source.name, model_source.context_length)
         exporting = config.export.format != "none"
-        if exporting:
+        if exporting and model_source.fingerprint != NO_FINGERPRINT:
             refuse_export(model_source, config.export, config.heal.recipe != "none")
         requested, notes = targets(config.prune, model_source.num_layers)
         if model_source.fingerprint == NO_FINGERPRINT:

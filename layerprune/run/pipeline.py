@@ -289,7 +289,9 @@ def _export(job: Job, errors: RunErrors) -> None:
         except UserError as error:
             errors.refused.setdefault(str(error), []).append(folder)
         else:
-            say(f"{checkpoint}: a checkpoint that transformers loads.")
+            kind = "GGUF file" if job.config.export.format == "gguf" else "checkpoint"
+            engine = "llama.cpp" if job.config.export.format == "gguf" else "transformers"
+            say(f"{checkpoint}: a {kind} that {engine} loads.")
 
 
 def _point(
