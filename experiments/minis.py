@@ -28,7 +28,7 @@ ALONE = ("speed", "training_cost")
 """Presets that measure time."""
 
 LONGEST = (
-    "fig2", "families", "fig1", "metrics", "recipes", "fig5", "predictor", "demo", "fit", "fig9",
+    "fig2", "fig1", "metrics", "recipes", "fig5", "predictor", "demo", "fit", "fig9",
     "fig8", "fig6",
 )  # fmt: skip
 """What is started first, so that no core is idle at the end, and none waits for what it needs."""

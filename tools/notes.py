@@ -113,17 +113,6 @@ def single_layers(shown: Shown) -> TextTable:
     return TextTable("", 1, columns, rows, " ".join(_sizes(shown, task) for task in heads))
 
 
-def subtasks(shown: Shown) -> TextTable:
-    """Accuracy on each subject of each task at each fraction."""
-    rows: list[Row] = [
-        (f"{curve.label}{JOINT}{task.name}", curve, partial(_accuracy, task.name))
-        for curve in shown.curves
-        for task in shown.tasks
-        if task.parent is not None
-    ]
-    return _by_fraction("accuracy % on", rows, "")
-
-
 def critical(shown: Shown) -> TextTable | None:
     """Where each curve has lost half of its margin over chance."""
     return critical_table(critical_declines(shown.curves, shown.tasks))
@@ -183,7 +172,6 @@ VIEWS = {
     "calibration": View(("layers", "accuracy"), (plans,)),
     "speed": View(("speed",), (speed,)),
     "training_cost": View(("cost",), (costs,)),
-    "families": View(("accuracy",), (critical, subtasks)),
     "sliding": View((), (single_layers,)),
     "v2": View(("accuracy",), (accuracies, critical)),
 }

@@ -17,7 +17,7 @@ POINTS = {
     "fig7_order": 32, "fig8": 6, "fig9": 6, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 8,
     "metrics": 54, "strategies": 30, "calibration": 48, "eval_text": 12, "quantisation": 12,
     "predictor": 76, "demo": 60, "demo_healed": 1, "fit": 36,
-    "families": 62, "sliding": 19,
+    "sliding": 19,
     "fig1_paper": 26, "fig2_paper": 182, "fig3_paper": 182, "fig4_paper": 7, "fig5_paper": 52,
     "fig6_paper": 182, "fig7_paper": 312, "fig8_paper": 39, "fig9_paper": 144, "v2_paper": 130,
     "speed_paper": 24, "training_cost_paper": 12, "recipes_paper": 48, "metrics_paper": 234,
