@@ -158,7 +158,7 @@ class View:
 
 VIEWS = {
     "fig1": View(("accuracy", "loss", "nearest"), (accuracies, losses)),
-    "fig2": View(("accuracy",), (accuracies, losses, critical)),
+    "fig2": View(("accuracy",), (accuracies, losses, plans, critical)),
     "fig3": View(("loss",), (losses,)),
     "fig4": View(("distances", "nearest"), (blocks,)),
     "fig5": View(("accuracy", "loss"), (accuracies, losses)),
