@@ -1,4 +1,4 @@
-"""Write the JSONL files of the skills tasks: questions that leave small models room to fail.
+"""Write the JSONL files of the skills tasks: questions that ask for more than one fact.
 
 Run ``python tools/fact_questions/skills.py``. It needs no package beyond the project's own: the
 facts are those of the facts tasks, and the prose is the bundled held-out text. The output depends

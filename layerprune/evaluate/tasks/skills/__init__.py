@@ -1,1 +1,1 @@
-"""Small tasks that leave a small model room to fail."""
+"""Small tasks that ask for more than one fact."""
