@@ -98,21 +98,6 @@ def plans(shown: Shown) -> TextTable:
     return _by_fraction("layers removed", rows, "Layers count from 0.")
 
 
-def single_layers(shown: Shown) -> TextTable:
-    """Accuracy on each task and held-out loss without each layer."""
-    heads = [task for task in shown.tasks if task.parent is None]
-    rows = tuple(
-        (
-            layer_ranges(point.plan.dropped) or "none",
-            *(_accuracy(task.name, point) for task in heads),
-            f"{point.loss.nats:.3f}",
-        )
-        for point in sorted(shown.points, key=lambda point: point.plan.dropped)
-    )
-    columns = "layer removed", *(f"{task.name} %" for task in heads), "held-out loss (nats)"
-    return TextTable("", 1, columns, rows, " ".join(_sizes(shown, task) for task in heads))
-
-
 def critical(shown: Shown) -> TextTable | None:
     """Where each curve has lost half of its margin over chance."""
     return critical_table(critical_declines(shown.curves, shown.tasks))
@@ -172,7 +157,6 @@ VIEWS = {
     "calibration": View(("layers", "accuracy"), (plans,)),
     "speed": View(("speed",), (speed,)),
     "training_cost": View(("cost",), (costs,)),
-    "sliding": View((), (single_layers,)),
     "v2": View(("accuracy",), (accuracies, critical)),
 }
 """Of each preset whose note is written here."""
