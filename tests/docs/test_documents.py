@@ -55,6 +55,7 @@ RUNS = [
 
 NOT_HERE = {
     "model=Qwen/Qwen3-0.6B": "cannot be downloaded from the hub",
+    "model=Qwen/Qwen2.5-0.5B": "cannot be downloaded from the hub",
     "launcher=ray": "pip install 'layerprune[ray]'",
 }
 """What a command needs that may be missing, and the message then."""

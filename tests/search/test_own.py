@@ -46,6 +46,6 @@ def test_a_search_on_questions_and_text_of_ones_own(commands, tiny_folder, tmp_p
     assert score.task == "quiz"
     assert score.num_samples == len((tmp_path / "mine" / "quiz.jsonl").read_text().splitlines())
     assert fitted.same == (score.num_samples, score.num_samples) or fitted.same[1] >= 40
-    points = Store(tmp_path / "outputs" / "mine").points()[0]
+    points = Store(tmp_path / "outputs" / "smallest").points()[0]
     assert len(points) == 8
     assert {point.config["data"]["files"][0] for point in points} == {"mine/text.txt"}
