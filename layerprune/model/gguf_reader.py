@@ -1,7 +1,7 @@
 """Read the header of a GGUF file fast: its vocabulary is most of it.
 
 `gguf.GGUFReader` reads an array value by value, each through a memory map: 35 s for the 262,144
-tokens, scores and types
+tokens, scores and types of Gemma 3, where one walk over the bytes takes 0.7 s.
 """
 
 import struct
@@ -38,12 +38,11 @@ class FastGGUFReader(GGUFReader):
             offset += values.nbytes
             positions = range(2, 2 + count)
         elif kind is GGUFValueType.STRING:
-            data = np.asarray(self.data)
-            buffer: Any = data
+            data: Any = np.asarray(self.data)
             lengths = struct.Struct(">Q" if self.endianess is gguf.GGUFEndian.BIG else "<Q")
             for _ in range(count):
                 start = offset + LENGTH_BYTES
-                (size,) = lengths.unpack_from(buffer, offset)
+                (size,) = lengths.unpack_from(data, offset)
                 parts += data[offset:start], data[start : start + size]
                 offset = start + size
             positions = range(3, 2 + 2 * count, 2)

@@ -67,7 +67,7 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
     folder = Path(config.path).expanduser()
     from_hub, gguf = False, None
     if config.parts:
-        folder = _joined_parts(config, cache / "models")
+        folder = _joined_parts(config, cache / "models", fetch)
     elif config.path.startswith(PACKAGE):
         folder = package_file(config.path)
     if folder.suffix == ".gguf" and folder.exists():
@@ -75,7 +75,8 @@ def locate(config: ModelConfig, cache: Path, fetch: bool = True) -> Source:
         gguf, folder = folder, convert_gguf(folder, cache / "models", hashes, fetch)
     elif not folder.exists():
         if config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
-            raise UserError(f"model.path={config.path}: there is no such folder.")
+            command = f" This makes it: {config.made_by}" if config.made_by else ""
+            raise UserError(f"model.path={config.path}: there is no such folder.{command}")
         folder, from_hub = _fetch(config, ["config.json"], fetch), True
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -158,10 +159,15 @@ def _check_pickled(folder: Path, config: ModelConfig, from_hub: bool) -> None:
     raise UserError(message)
 
 
-def _joined_parts(config: ModelConfig, folder: Path) -> Path:
-    """Return the file of `model.path`, joined from `model.parts` in `folder` unless it is there."""
+def _joined_parts(config: ModelConfig, folder: Path, join: bool) -> Path:
+    """Return the file of `model.path`, joined from `model.parts` in `folder` unless it is there.
+
+    Raises `UserError` if it is not there and `join` is False, or if a part is missing.
+    """
     file = folder / config.path.rpartition("/")[2]
     if not file.exists():
+        if not join:
+            raise UserError(f"{config.path} has not been joined from its parts yet.")
         parts = [package_file(part, config.made_by) for part in config.parts or ()]
         with replacing(file) as beside, beside.open("wb") as whole:
             for part in parts:

@@ -183,6 +183,8 @@ def test_parts_in_packages_are_joined_once_all_are_installed(in_packages, tmp_pa
     with pytest.raises(UserError, match=re.escape(missing)):
         locate(in_packages, cache)
     assert not list(cache.glob("models/*"))
+    with pytest.raises(UserError, match="has not been joined"):
+        locate(in_packages, cache, fetch=False)
     (tmp_path / "package2" / "gguf_part2").rename(tmp_path / "installed" / "gguf_part2")
     source = locate(in_packages, cache)
     assert (source.name, source.num_layers) == ("some.gguf", LAYERS)
