@@ -153,8 +153,8 @@ class ModelConfig:
     sha256: str | None = None
     """SHA-256 of the GGUF file, in hex digits; another file is refused."""
     made_by: str | None = None
-    """The command that makes the folder of `path` or installs `parts`, for the error message if it is
-    missing."""
+    """The command that makes the folder of `path`, or installs `parts`, for the error message if
+    they are missing."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: Dtype = Dtype.float32

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError, explained
-from layerprune.model.gguf_reader import FastGGUFReader
+from layerprune.model.gguf_reader import FastGGUFReader, field_value, refuse_incomplete
 from layerprune.model.source import Source
 
 SLIDING_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2}
@@ -72,8 +72,8 @@ class NewTensor:
     type: GGMLQuantizationType
 
 
-def dense_gguf(source: Source, form: ExportConfig) -> Path:
-    """Return the file to cut. Raises `UserError` if there is none that can be cut."""
+def dense_gguf(source: Source, form: ExportConfig) -> tuple[Path, GGUFReader]:
+    """Return the file to cut and its reader. Raises `UserError` if none can be cut."""
     if form.gguf_from is None:
         if source.gguf is None:
             raise UserError(
@@ -85,8 +85,9 @@ def dense_gguf(source: Source, form: ExportConfig) -> Path:
         file = Path(form.gguf_from).expanduser()
         if not file.is_file():
             raise UserError(f"export.gguf_from={form.gguf_from}: there is no such file.")
-    _refuse_file(open_gguf(file), file)
-    return file
+    reader = open_gguf(file)
+    _refuse_file(reader, file)
+    return file, reader
 
 
 def open_gguf(file: Path) -> GGUFReader:
@@ -97,12 +98,12 @@ def open_gguf(file: Path) -> GGUFReader:
 
 def architecture(reader: GGUFReader) -> str:
     """Return `general.architecture`, the prefix of the fields that describe a model."""
-    return str(_value(reader, "general.architecture", ""))
+    return str(field_value(reader, "general.architecture", ""))
 
 
 def setting(reader: GGUFReader, name: str, default: Any = None) -> Any:
     """Return a field of the architecture, without its prefix."""
-    return _value(reader, f"{architecture(reader)}.{name}", default)
+    return field_value(reader, f"{architecture(reader)}.{name}", default)
 
 
 def file_stem(name: str, kept: int, count: int) -> str:
@@ -218,15 +219,8 @@ def _pattern(reader: GGUFReader, kept: Sequence[int]) -> Field | None:
 
 def _refuse_file(reader: GGUFReader, file: Path) -> None:
     """Raise `UserError` for a part of a model, or a model whose layers depend on their index."""
-    parts, kind = _value(reader, "split.count", 1), _value(reader, "general.type", "model")
+    refuse_incomplete(reader, file, "export=gguf")
     known = architecture(reader)
-    if parts > 1:
-        raise UserError(
-            f"export=gguf: {file} is one of {parts} files of a split model. Merge them: "
-            "llama-gguf-split --merge FIRST OUT, and use export.gguf_from=OUT."
-        )
-    if kind != "model":
-        raise UserError(f"export=gguf: {file} holds no whole model: its general.type is {kind}.")
     if known not in UNIFORM and known not in SLIDING_PERIODS:
         raise UserError(
             f"export=gguf: {file} is a {known or 'model of no architecture'}, and we have not "
@@ -259,8 +253,3 @@ def _fields(reader: GGUFReader) -> Iterator[tuple[str, Field]]:
             continue  # gguf cannot write an empty list, and its readers take a missing one for it
         item_type = field.types[-1] if kind is GGUFValueType.ARRAY else None
         yield key, Field(field.contents(), kind, item_type)
-
-
-def _value(reader: GGUFReader, key: str, default: Any) -> Any:
-    field = reader.fields.get(key)
-    return default if field is None else field.contents()

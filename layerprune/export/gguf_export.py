@@ -6,7 +6,7 @@ from typing import Any
 
 from layerprune.config.schema import ExportConfig
 from layerprune.errors import UserError
-from layerprune.export.gguf import dense_gguf, file_stem, open_gguf, setting, write_cut
+from layerprune.export.gguf import dense_gguf, file_stem, setting, write_cut
 from layerprune.export.gguf_check import GGUFCheck, verify_gguf
 from layerprune.export.gguf_weights import ChangedWeights, changed_weights
 from layerprune.export.verification import measured_model
@@ -46,8 +46,7 @@ def write_gguf(
     `changes` is the folder of the point, if healing changed weights. Raises `UserError` if the file
     is not the model that was measured.
     """
-    dense_file = dense_gguf(source, form)
-    reader = open_gguf(dense_file)
+    dense_file, reader = dense_gguf(source, form)
     count, kept = int(setting(reader, "block_count")), point.plan.kept
     if count != source.num_layers:
         raise UserError(

@@ -65,27 +65,14 @@ def _read_header(gguf: Path) -> tuple[dict[str, int], str | None]:
 
     The latter is None for other tokenizers. Raises `UserError` for a part of a model.
     """
-    from layerprune.model.gguf_reader import FastGGUFReader
+    from layerprune.model.gguf_reader import FastGGUFReader, field_value, refuse_incomplete
 
     reader = FastGGUFReader(gguf)
-
-    def value(name: str, default: Any) -> Any:
-        return reader.fields[name].contents() if name in reader.fields else default
-
-    parts, kind = value("split.count", 1), value("general.type", "model")
-    if parts > 1:
-        raise UserError(
-            f"model.path: {gguf} is one of {parts} files of a split model, and transformers would "
-            "make up the weights in the others. Merge them: llama-gguf-split --merge FIRST OUT."
-        )
-    if kind != "model":
-        raise UserError(
-            f"model.path: {gguf} holds no whole language model: its general.type is {kind}."
-        )
-    byte_level = value("tokenizer.ggml.model", "") == "gpt2"
+    refuse_incomplete(reader, gguf, "model.path")
+    byte_level = field_value(reader, "tokenizer.ggml.model", "") == "gpt2"
     return (
         {tensor.name: math.prod(map(int, tensor.shape)) for tensor in reader.tensors},
-        value("tokenizer.ggml.pre", "default") if byte_level else None,
+        field_value(reader, "tokenizer.ggml.pre", "default") if byte_level else None,
     )
 
 

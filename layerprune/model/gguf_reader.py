@@ -8,12 +8,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import gguf
 import numpy as np
 from gguf import GGUFReader, GGUFValueType
+
+from layerprune.errors import UserError
 
 ITEM_TYPE_BYTES, COUNT_BYTES, LENGTH_BYTES = 4, 8, 8
 """Sizes of the fields before an array's items, and of the length before a string."""
@@ -50,6 +53,26 @@ class FastGGUFReader(GGUFReader):
             return super()._get_field_parts(orig_offs, raw_type)
         types = [GGUFValueType.ARRAY, kind] if count else [GGUFValueType.ARRAY]
         return offset - orig_offs, parts, list(positions), types
+
+
+def field_value(reader: GGUFReader, key: str, default: Any = None) -> Any:
+    """Return the value of a metadata field."""
+    return reader.fields[key].contents() if key in reader.fields else default
+
+
+def refuse_incomplete(reader: GGUFReader, file: Path, option: str) -> None:
+    """Raise `UserError`, which begins with `option`, unless a file holds a complete model."""
+    parts = field_value(reader, "split.count", 1)
+    kind = field_value(reader, "general.type", "model")
+    if parts > 1:
+        raise UserError(
+            f"{option}: {file} is one of {parts} files of a split model, and the weights in the "
+            "others are missing. Merge them: llama-gguf-split --merge FIRST OUT, and use OUT."
+        )
+    if kind != "model":
+        raise UserError(
+            f"{option}: {file} holds no complete language model: its general.type is {kind}."
+        )
 
 
 @contextmanager

@@ -52,8 +52,8 @@ def matrices(head):
     }  # fmt: skip
 
 
-def write(path, architecture="llama", layers=8, kind="F32", content=None, fields=()):
-    """Write a file; its matrices have the type `kind`, and `fields` are (name, number) pairs."""
+def write(path, architecture="llama", layers=8, kind="F32", content=None, fields=(), pre="gpt-2"):
+    """Write a file; its matrices have the type `kind`, and `fields` are pairs of name and value."""
     writer = GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_context_length(512)
@@ -71,8 +71,9 @@ def write(path, architecture="llama", layers=8, kind="F32", content=None, fields
         writer.add_value_length(HEAD[architecture])
         writer.add_sliding_window(16)
     for name, value in fields:
-        (writer.add_array if isinstance(value, list) else writer.add_uint32)(name, value)
-    _add_tokenizer(writer, architecture)
+        adders = {list: writer.add_array, str: writer.add_string, int: writer.add_uint32}
+        adders[type(value)](name, value)
+    _add_tokenizer(writer, architecture, pre)
     for name, value in (content or tensors(architecture, layers)).items():
         type_ = GGMLQuantizationType[kind if value.ndim == 2 else "F32"]
         writer.add_tensor(name, quantize(value, type_), raw_dtype=type_)
@@ -83,7 +84,7 @@ def write(path, architecture="llama", layers=8, kind="F32", content=None, fields
     return path
 
 
-def _add_tokenizer(writer, architecture):
+def _add_tokenizer(writer, architecture, pre):
     if architecture == "gemma3":  # sentencepiece, with a piece for each byte
         writer.add_tokenizer_model("llama")
         writer.add_token_list(["<pad>", "<eos>", "<bos>", *(f"<0x{b:02X}>" for b in range(256))])
@@ -95,7 +96,7 @@ def _add_tokenizer(writer, architecture):
         writer.add_add_space_prefix(False)
         return
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<bos>", "<eos>", "ab"])
     writer.add_token_types([1] * 256 + [3, 3, 1])
     writer.add_token_merges(["a b"])

@@ -6,9 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+import tiny_gguf
 from tiny import byte_tokenizer, tiny
-from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerprune.config.schema import ModelConfig
@@ -16,57 +15,15 @@ from layerprune.errors import UserError
 from layerprune.model import gguf
 from layerprune.model.source import locate
 
-LAYERS, HIDDEN, INNER, VOCABULARY = 3, 16, 32, 259
+LAYERS = 3
 
 
 def tensors():
-    draw = np.random.default_rng(0)
-
-    def random(*shape):
-        return (draw.standard_normal(shape) * 0.1).astype(np.float32)
-
-    one = np.ones(HIDDEN, np.float32)
-    made = {"token_embd.weight": random(VOCABULARY, HIDDEN), "output_norm.weight": one,
-            "output.weight": random(VOCABULARY, HIDDEN)}  # fmt: skip
-    for layer in range(LAYERS):
-        square, wide = (HIDDEN, HIDDEN), (INNER, HIDDEN)
-        shapes = {"attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square,
-                  "ffn_gate": wide, "ffn_up": wide, "ffn_down": wide[::-1]}  # fmt: skip
-        made |= {f"blk.{layer}.{name}.weight": random(*shape) for name, shape in shapes.items()}
-        made |= {f"blk.{layer}.{name}.weight": one for name in ("attn_norm", "ffn_norm")}
-    return made
+    return tiny_gguf.tensors(layers=LAYERS)
 
 
-def write(path, content, pre="gpt-2", **fields):
-    """Write a llama as llama.cpp's converter does, with a vocabulary of bytes."""
-    writer = GGUFWriter(path, "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HIDDEN // 2)
-    writer.add_vocab_size(VOCABULARY)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<bos>", "<eos>", "ab"])
-    writer.add_token_types([1] * 256 + [3, 3, 1])
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(256)
-    writer.add_eos_token_id(257)
-    for name, value in fields.items():
-        key = name.replace("_", ".")
-        (writer.add_string if isinstance(value, str) else writer.add_uint16)(key, value)
-    for name, tensor in content.items():
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+def write(path, content, **options):
+    return tiny_gguf.write(path, layers=LAYERS, content=content, **options)
 
 
 def found(path, tmp_path):
@@ -117,10 +74,10 @@ def half():
 @pytest.mark.parametrize(
     ("content", "fields", "reason"),
     [
-        (half, {"split_count": 2, "split_no": 0}, "one of 2 files of a split model"),
+        (half, {"split.count": 2, "split.no": 0}, "one of 2 files of a split model"),
         (half, {}, "lacks weights of a llama"),
-        (tensors, {"general_type": "adapter"}, "its general.type is adapter"),
-        (tensors, {"general_type": "mmproj"}, "its general.type is mmproj"),
+        (tensors, {"general.type": "adapter"}, "its general.type is adapter"),
+        (tensors, {"general.type": "mmproj"}, "its general.type is mmproj"),
         (
             lambda: tensors() | {"rope_freqs.weight": np.ones(4, np.float32)},
             {},
@@ -129,7 +86,7 @@ def half():
     ],
 )
 def test_a_file_that_is_not_read_as_a_whole_is_refused(tmp_path, content, fields, reason):
-    path = write(tmp_path / "part.gguf", content(), **fields)
+    path = write(tmp_path / "part.gguf", content(), fields=fields.items())
     for _ in range(2):  # nor is there a cached half of it
         with pytest.raises(UserError, match=reason):
             found(path, tmp_path)

@@ -110,16 +110,19 @@ def test_the_same_point_twice_is_equal_to_the_bit_and_says_so(tmp_path, points, 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def seen_while_running(monkeypatch, read):
+    """A list that grows by what `read` returns whenever points are made."""
+    seen, run_points = [], pipeline._run_points
+    monkeypatch.setattr(
+        pipeline, "_run_points", lambda *given: (seen.append(read()), run_points(*given))
+    )
+    return seen
+
+
 def test_deterministic_algorithms_are_chosen_where_that_is_asked_and_only_there(
     tmp_path, points, monkeypatch
 ):
-    seen = []
-    made = pipeline._run_points
-    monkeypatch.setattr(
-        pipeline,
-        "_run_points",
-        lambda *given: (seen.append(torch.are_deterministic_algorithms_enabled()), made(*given)),
-    )
+    seen = seen_while_running(monkeypatch, torch.are_deterministic_algorithms_enabled)
     (point,) = points("llama", tmp_path / "free", [0.25])
     points("llama", tmp_path / "same", [0.25], "runtime.deterministic=true")
     assert seen == [False, True]
@@ -129,13 +132,7 @@ def test_deterministic_algorithms_are_chosen_where_that_is_asked_and_only_there(
 def test_float32_products_have_the_precision_of_the_job_and_answers_of_their_own(
     tmp_path, points, monkeypatch
 ):
-    seen = []
-    made = pipeline._run_points
-    monkeypatch.setattr(
-        pipeline,
-        "_run_points",
-        lambda *given: (seen.append(torch.get_float32_matmul_precision()), made(*given)),
-    )
+    seen = seen_while_running(monkeypatch, torch.get_float32_matmul_precision)
     (usual,) = points("llama", tmp_path, [0.25])
     (coarser,) = points("llama", tmp_path, [0.25], "runtime.float32_matmul_precision=high")
     assert seen == ["highest", "high"]
