@@ -631,7 +631,7 @@ class RuntimeConfig:
     float32_matmul_precision: MatmulPrecision = MatmulPrecision.highest
     """How a GPU multiplies float32 matrices: `highest` in float32, `high` in TF32, `medium` in
     bfloat16 where PyTorch can. `high` and `medium` trade accuracy for speed, and their points have
-    keys of their own."""
+    different keys."""
     memory: str | None = None
     """Memory budget next to the model during evaluation, such as `2GiB`; half of the free memory if
     not given. It decides batch sizes and the number of buffered states."""

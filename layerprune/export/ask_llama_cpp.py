@@ -1,4 +1,4 @@
-"""Compute a GGUF file's next tokens by llama.cpp, in a process of its own: it may abort.
+"""Compute a GGUF file's next tokens by llama.cpp, in a separate process: it may abort.
 
 python -m layerprune.export.ask_llama_cpp FILE SETTINGS OUT
 """

@@ -3,8 +3,8 @@
 How it works:
 1. Metadata is copied. The number of layers changes, and each list with one entry per layer keeps
    the entries of the remaining layers.
-2. Tensors `blk.N.*` of removed layers are left out, and those of later layers are renumbered. All
-   bytes are copied from the memory map, in the quantisation that they have.
+2. Tensors `blk.N.*` of removed layers are left out, and later layers are renumbered. All bytes
+   are copied from the memory map, in the quantisation that they have.
 3. llama.cpp derives some settings of a layer from its index. They are written down where llama.cpp
    reads them (the pattern of sliding windows), and the export is refused where it does not.
 

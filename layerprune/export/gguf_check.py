@@ -42,7 +42,7 @@ PREFIXES = (
     "The opposite of hot is",
     "Translate to German: Good morning! ->",
 )
-"""Texts whose next token is compared; so is that of all of them, joined."""
+"""Texts whose next token is compared; all of them joined are another one."""
 
 LONGEST_PREFIX = 256
 """Tokens of the longest prefix."""
@@ -69,7 +69,7 @@ class GGUFCheck:
     """The comparison of a GGUF file with the measured model."""
 
     logits: float
-    """Relative distance of transformers' logits on the file from those of the same weights."""
+    """Relative distance of transformers' logits on the file from the logits of the same weights."""
     quantization: float
     """Relative distance of logits that quantising weights causes; 0 without."""
     layers_by_config: bool

@@ -65,8 +65,8 @@ def write_gguf(
         del before, after
     for kind, other in weights.instead.items():
         say(
-            f"export=gguf: the gguf package cannot write {kind}, so that healed tensors of that "
-            f"type are {other} now. export.gguf_type=TYPE chooses another."
+            f"export=gguf: the gguf package cannot write {kind}, so healed tensors of that type "
+            f"are {other} now. export.gguf_type=TYPE chooses another."
         )
     name = f"{source.name.removesuffix('.gguf')} without {point.num_dropped} layers"
     path = folder / f"{file_stem(source.name, len(kept), count)}.gguf"

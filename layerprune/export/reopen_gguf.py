@@ -1,4 +1,4 @@
-"""Compute a GGUF file's logits by transformers, in a process of its own.
+"""Compute a GGUF file's logits by transformers, in a separate process.
 
 python -m layerprune.export.reopen_gguf FILE SETTINGS OUT
 """

@@ -123,7 +123,7 @@ def reopened_elsewhere(folder: Path, settings: dict[str, Any]) -> dict[str, Any]
 
 
 def gguf_reopened_elsewhere(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the results of `reopen_gguf.py` for a file, from a process of its own."""
+    """Return the results of `reopen_gguf.py` for a file, from a separate process."""
     title = "export=gguf: transformers cannot open the file"
     return run_elsewhere(["-m", "layerprune.export.reopen_gguf"], file, settings, title)
 
@@ -131,7 +131,7 @@ def gguf_reopened_elsewhere(file: Path, settings: dict[str, Any]) -> dict[str, A
 def run_elsewhere(
     program: Sequence[str], target: Path, settings: dict[str, Any], title: str
 ) -> dict[str, Any]:
-    """Return what a Python program writes for `target`, from a process of its own on the CPU.
+    """Return what a Python program writes for `target`, from a separate process on the CPU.
 
     Raises `UserError`, with the title and the reason, if it fails.
     """

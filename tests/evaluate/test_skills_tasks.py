@@ -1,5 +1,6 @@
 """The skills tasks: balanced, reproducible, and none is solved by its options alone."""
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -27,6 +28,14 @@ def rows(skill, split="test"):
 
 def answer(row):
     return row["choices"][row["answer"]]
+
+
+@pytest.fixture
+def held_out():
+    texts = read_text(DataConfig()).heldout
+    if hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12] != script("skills").PROSE:
+        pytest.skip("the bundled text of this Python is not the one that the questions come from")
+    return texts
 
 
 @pytest.mark.parametrize("skill", SKILLS)
@@ -60,10 +69,14 @@ def test_answers_are_right():
         pairs, word = row["question"].split("\n")
         assert dict(pair.split() for pair in pairs.rstrip(".").split(", "))[word] == answer(row)
         assert all(re.search(rf"\b{choice}\b", pairs) for choice in row["choices"])
-    prose = " ".join(" ".join(read_text(DataConfig()).heldout).split())
+    for row in rows("cloze"):
+        assert all(choice in row["question"] for choice in row["choices"] if choice != answer(row))
+
+
+def test_passages_stand_in_the_heldout_text(held_out):
+    prose = " ".join(" ".join(held_out).split())
     for row in rows("cloze"):
         assert f"{row['question']} {answer(row)}." in prose
-        assert all(choice in row["question"] for choice in row["choices"] if choice != answer(row))
 
 
 def test_two_hops_follow_the_facts():
@@ -83,7 +96,7 @@ def row_pair(pattern, subject):
             yield re.fullmatch(pattern, row["question"])[1], answer(row)
 
 
-def test_the_program_writes_the_same_files(tmp_path, monkeypatch):
+def test_the_program_writes_the_same_files(tmp_path, held_out):
     counts = script("skills").write(tmp_path)
     assert counts == {skill: len(rows(skill)) for skill in SKILLS}
     for split in ("dev", "test"):

@@ -214,7 +214,7 @@ def test_healed_tensors_are_quantised_again(
 
 @pytest.mark.usefixtures("without_llama_cpp")
 def test_k_quants_become_8_bits_and_a_line_says_so(tiny_tasks, tmp_path, capsys, monkeypatch):
-    # The gguf package writes no K-quants, so that the file has another type that it cannot write.
+    # The gguf package writes no K-quants, so the file has another type that it cannot write.
     monkeypatch.setattr(
         "layerprune.export.gguf_weights.WRITABLE",
         [kind for kind in GGMLQuantizationType if kind.name != "Q4_1"],
@@ -226,7 +226,7 @@ def test_k_quants_become_8_bits_and_a_line_says_so(tiny_tasks, tmp_path, capsys,
     _, manifest = exported(config)
     assert set(manifest["gguf"]["quantized"].values()) == {"Q8_0"}
     said = "".join(capsys.readouterr())
-    assert "cannot write Q4_1, so that healed tensors of that type are Q8_0" in said
+    assert "cannot write Q4_1, so healed tensors of that type are Q8_0" in said
     card = next(tmp_path.glob("outputs/*/points/*/model/README.md")).read_text()
     assert "It was not checked in llama.cpp" in card
 

@@ -1,8 +1,8 @@
 """Write the JSONL files of the skills tasks: questions that ask for more than one fact.
 
 Run ``python tools/fact_questions/skills.py``. It needs no package beyond the project's own: the
-facts are those of the facts tasks, and the prose is the bundled held-out text. The output depends
-only on ``SEED`` and on those files.
+facts come from the facts tasks, and the prose is the bundled held-out text. The output depends only
+on ``SEED`` and on these; the text differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from layerprune.config.schema import DataConfig
 from layerprune.data.text import read_text
 
 SEED = 2026
+PROSE = "f4e909b94251"
+"""SHA-256 of the held-out text that the committed files were made with: Python 3.11's."""
 TASKS = Path(__file__).parents[2] / "layerprune" / "evaluate" / "tasks"
 OPTIONS, DEV_ROWS, TEST_ROWS = 4, 4, 100
 PAIRS = range(6, 31, 4)
