@@ -77,9 +77,9 @@ def changed_weights(
 ) -> ChangedWeights:
     """Return the weights that differ in two pruned models, in the form of the dense GGUF file.
 
-    `before` is the model without its healing. With `compare_all` the values of all others are read
-    from the file as well, and must equal those in `before` up to quantisation. Raises `UserError` if
-    the file has no tensor for a weight, or has it in a layout that is not known.
+    `before` is the model without its healing. With `compare_all` all other values are read from
+    the file as well, and must equal those in `before` up to quantisation. Raises `UserError` if the
+    file has no tensor for a weight, or has it in a layout that is not known.
     """
     stored = {tensor.name: tensor for tensor in reader.tensors}
     names = _gguf_names(reader, kept, after)
