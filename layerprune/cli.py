@@ -177,7 +177,7 @@ class Session:
         for healed in (False, True):
             for number, job in enumerate(self.jobs):
                 if job.healed is healed and not job.done:
-                    batch = number if healed else "unhealed"
+                    batch = number if job.batch_key is None else job.batch_key
                     batches[job.model_key].setdefault(batch, []).append(number)
         plan = [batch for of_model in batches.values() for batch in of_model.values()]
         if plan:

@@ -36,6 +36,7 @@ def _register() -> None:
     ConfigStore.instance().store(name="base_root", node=root)
     OmegaConf.register_new_resolver("job_key", job_key, replace=True)
     OmegaConf.register_new_resolver("remainder", int.__mod__, replace=True)
+    OmegaConf.register_new_resolver("product", int.__mul__, replace=True)
     OmegaConf.register_new_resolver("fitting", fit_to_steps, replace=True)
     OmegaConf.register_new_resolver("warmup", fit_warmup, replace=True)
     OmegaConf.register_new_resolver("unless", _unless, replace=True)

@@ -295,6 +295,13 @@ class HealOptions:
     recipe: str = MISSING
     """One of the recipes; `heal=NAME` sets it."""
 
+    def healed_together(self, num_layers: int) -> range:
+        """Return the numbers of removed layers that one training heals; none if each has its own.
+
+        Together with the plans of a strategy, they are the points of a curve.
+        """
+        return range(0)
+
     def __post_init__(self) -> None:
         loss_weights = []
         for option in fields(self):
@@ -410,6 +417,9 @@ class LoraOptions(TrainingOptions):
     """Rank of the LoRA adapters."""
     alpha: int | None = None
     """Adapters are scaled by alpha / rank; alpha is the rank, as in the paper, if not given."""
+    strength: float | None = None
+    """Factor on the adapters' output after training; 1 if not given. Less than 1 interpolates
+    between the weights before and after training (Wortsman et al., arXiv 2109.01903)."""
     dropout: float = zero_allowed(0.05)
     """Dropout probability of the adapters' input."""
     targets: list[str] | None = None

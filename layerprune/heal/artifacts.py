@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from layerprune.errors import UserError
+from layerprune.model.surgery import limited_to
 from layerprune.prune.plan import Plan
 from layerprune.runtime.atomic_files import (
     CHECKSUMS,
@@ -31,6 +33,27 @@ def save_adapter(adapted: PeftModel, plan: Plan, point: Path) -> None:
     with replacing_folder(point / ADAPTER) as folder:
         adapted.save_pretrained(str(folder))
         _write_layers(folder, plan)
+
+
+def save_cut_adapter(adapted: PeftModel, model: PreTrainedModel, plan: Plan, point: Path) -> None:
+    """Save the LoRA adapters of a dense model that a plan's layers keep, as the cut model's own."""
+    config: Any = adapted.peft_config["default"]
+    of_dense = config.target_modules
+    with limited_to(model, plan.kept):
+        config.target_modules = {
+            name for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)
+        }
+        try:
+            save_adapter(adapted, plan, point)
+        finally:
+            config.target_modules = of_dense
+
+
+def scale_adapters(adapted: PeftModel, factor: float) -> None:
+    """Multiply the output of LoRA adapters by a factor, in place."""
+    for name, parameter in adapted.named_parameters():
+        if ".lora_B." in name:
+            parameter.data.mul_(factor)
 
 
 def save_weights(model: nn.Module, plan: Plan, point: Path) -> None:

@@ -9,14 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
-from layerprune.config.schema import Config, DeviceMap, TextOptions, TrainingOptions
+from layerprune.config.schema import (
+    Config,
+    DeviceMap,
+    LoraOptions,
+    TextOptions,
+    TrainingOptions,
+)
 from layerprune.data.sequences import cached_sequences, pack_documents
 from layerprune.data.text import TextSplits
 from layerprune.errors import UserError
-from layerprune.heal.artifacts import save_adapter, save_weights
+from layerprune.heal.artifacts import ADAPTER, save_adapter, save_weights, scale_adapters
 from layerprune.heal.fsdp import shard_frozen_weights, wait_until_freed
 from layerprune.heal.setup import HealContext, TrainingSetup
 from layerprune.heal.trainer import train, training_arguments
@@ -35,6 +42,8 @@ class Healed:
 
     loaded: LoadedModel
     healing: Healing
+    adapted: PeftModel | None = None
+    """The model with its LoRA adapters, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class PointHealing:
     """Measures the loss on held-out text."""
     keep_all: bool = False
     """Save the weights even if all of them were trained (`heal=full`)."""
+    cuts: tuple[Plan, ...] = ()
+    """The plans that one training heals together, for recipes that do; `plan` is dense then."""
 
     def run(self) -> Healed | None:
         """Load the model, prune it, heal it, and save what changed.
@@ -82,7 +93,13 @@ class PointHealing:
                 save_adapter(setup.adapted, self.plan, self.folder)
             elif setup is None or not setup.trains_all_weights or self.keep_all:
                 save_weights(loaded.model, self.plan, self.folder)
-        return Healed(loaded, healing)
+        return Healed(loaded, healing, None if setup is None else setup.adapted)
+
+    def restore(self, healing: Healing) -> Healed:
+        """Return the healed model of a finished run of a recipe that trains LoRA adapters."""
+        loaded = self._load(self.config.runtime.device)
+        adapted = PeftModel.from_pretrained(loaded.model, str(self.folder / ADAPTER))
+        return Healed(loaded, healing, adapted)
 
     def _load(self, device: str) -> LoadedModel:
         """Load the dense model in the form that the recipe changes it in."""
@@ -115,6 +132,8 @@ class PointHealing:
             self.plan,
             ids_ST,
             self.checkpoints,
+            self.cuts,
+            config.seed,
             recompute_activations=shard or (options.recipe == "qlora" and device.type != "cpu"),
             main_process_first=main_process_first,
         )
@@ -126,6 +145,10 @@ class PointHealing:
                 shard_frozen_weights(setup, model, device)
             prepare_seconds = round(time.monotonic() - started, 3)
             healing = train(setup, options, training_args, lambda: self.heldout(model))
+        strength = options.strength if isinstance(options, LoraOptions) else None
+        if setup.adapted is not None and strength is not None:
+            scale_adapters(setup.adapted, strength)
+            healing = replace(healing, heldout_after=self.heldout(model))
         return setup, replace(healing, prepare_seconds=prepare_seconds)
 
     def _solve(self, loaded: LoadedModel) -> Healing:

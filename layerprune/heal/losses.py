@@ -1,6 +1,7 @@
 """Training objectives: modules that return a loss, as transformers' Trainer expects.
 
-Letters: B batch, T time, H hidden size, N predicted tokens, n tokens of a chunk, V vocabulary.
+Letters: B batch, b part of a batch, T time, H hidden size, N predicted tokens, n tokens of a chunk,
+V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,14 @@ from transformers import PreTrainedModel
 
 from layerprune.heal.chunked_loss import chunked_sum
 from layerprune.heal.recipes.distill import Distill
+from layerprune.heal.recipes.elastic import Elastic, split
 from layerprune.heal.recipes.seam import Seam
 from layerprune.model.partial_forward import partial_forward
 from layerprune.model.stack import Head, decoder_stack
-from layerprune.model.surgery import ReversibleCut
+from layerprune.model.surgery import ReversibleCut, limited_to
 from layerprune.prune.hidden_states import capture_states
+from layerprune.runtime import processes
+from layerprune.shared_forward.prefix_tree import LayerPath
 
 TokenLoss = Callable[[Tensor, Tensor, slice], Tensor]
 """Maps log-probabilities [n, V], target ids [n] and their positions to the summed loss."""
@@ -37,6 +41,47 @@ class NextToken(nn.Module):
         decoder = decoder_stack(self.model).decoder
         normed_BTH = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         return {"loss": next_token_loss(self.model, normed_BTH, input_ids)}
+
+
+class ElasticNextToken(nn.Module):
+    """The mean cross-entropy of the next token in nats, over cut models that share their weights.
+
+    How it works:
+    1. `start_step` names the optimiser step; its draws decide the cuts of each micro-batch.
+    2. A micro-batch is split into groups of sequences, one for each of its cuts.
+    3. Each group runs through its own layers; the loss is the mean over all tokens.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, paths: Sequence[LayerPath], options: Elastic, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._paths, self._options, self._seed = tuple(paths), options, seed
+        self._trained = [part for part in model.parameters() if part.requires_grad]
+        self.start_step(0)
+
+    def start_step(self, step: int) -> None:
+        """Draw the cuts of the optimiser step after `step` others."""
+        draws = self._options.draws(self._seed, step, len(self._paths))
+        self._draws = iter(draws[processes.rank() :: processes.num_processes()])
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """Return the loss on token ids [B, T], which go through the step's next cuts."""
+        # Layers that no cut of this batch keeps have a gradient of 0: processes that average
+        # gradients wait for those of every weight.
+        loss = torch.stack([part.sum() for part in self._trained]).sum() * 0.0
+        cuts = next(self._draws)
+        for cut, rows in zip(cuts, split(len(input_ids), len(cuts)), strict=True):
+            ids_bT = input_ids[rows]
+            if not len(ids_bT):  # the last micro-batch of an epoch may be shorter
+                continue
+            with limited_to(self.model, self._paths[cut]) as cut_model:
+                decoder = decoder_stack(cut_model).decoder
+                normed_bTH = decoder(input_ids=ids_bT, use_cache=False).last_hidden_state
+                mean = next_token_loss(cut_model, normed_bTH, ids_bT)
+            loss = loss + mean * (len(ids_bT) / len(input_ids))
+        return {"loss": loss}
 
 
 class Distillation(nn.Module):

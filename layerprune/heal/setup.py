@@ -28,6 +28,9 @@ class HealContext:
     """Packed healing text."""
     folder: Path
     """For files that must survive an interruption; it is deleted once the point is finished."""
+    cuts: tuple[Plan, ...] = ()
+    """The plans that one training heals together, if the recipe does; `plan` is dense then."""
+    seed: int = 0
     recompute_activations: bool = False
     """Recompute activations in the backward pass to save memory."""
     main_process_first: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -73,6 +76,8 @@ class TrainingSetup:
     """The model with its LoRA adapters, for recipes that train those."""
     trains_all_weights: bool = False
     """Every weight is trained. The weights are then saved only for an export."""
+    on_step: Callable[[int], None] | None = None
+    """Called before each optimiser step with the number of steps that are done."""
 
 
 def dropped_block(plan: Plan, recipe: str) -> range:

@@ -160,7 +160,7 @@ def train(
             model=setup.objective,
             args=training_args,
             train_dataset=setup.examples,
-            callbacks=[_HealingCallback(options, heldout, autocast, advance)],
+            callbacks=[_HealingCallback(options, heldout, autocast, advance, setup.on_step)],
         )
         trainer.remove_callback(PrinterCallback)
         memory.reset_peak(training_args.device)
@@ -270,6 +270,7 @@ class _HealingCallback(TrainerCallback):
     heldout: Callable[[], float]
     autocast: torch.autocast
     advance: Advance
+    before_step: Callable[[int], None] | None = None
     started: float = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
@@ -311,8 +312,10 @@ class _HealingCallback(TrainerCallback):
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             write_checksums(folder, [WEIGHTS, TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME])
 
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
+        if self.before_step is not None:
+            self.before_step(state.global_step)
 
     def _measure(self, model: nn.Module) -> float:
         model.eval()

@@ -7,6 +7,9 @@ from statistics import median
 
 from layerprune.record.validation import Count, Number
 
+HEALED_TOGETHER, OWN_TOKENS = "cuts healed together", "tokens of this cut"
+"""Names in `Healing.details` of a training that healed several cuts."""
+
 
 @dataclass(frozen=True)
 class TrainingStep:
@@ -52,6 +55,11 @@ class Healing:
     """Why training ended before `heal.steps`, if it did."""
     details: dict[str, Number] = field(default_factory=dict)
     """Numbers specific to the recipe."""
+
+    @property
+    def share(self) -> float:
+        """The point's share of the training: 1 unless others were healed by it, too."""
+        return 1 / self.details.get(HEALED_TOGETHER, 1)
 
     def __post_init__(self) -> None:
         if any(first.step >= second.step for first, second in pairwise(self.steps)):

@@ -30,11 +30,7 @@ def identity(
             "layers": list(target.layers) if target.layers is not None else None,
             **({} if named else _strategy_options(config)),
         },
-        "heal": {
-            key: value
-            for key, value in recorded_config(config)["heal"].items()
-            if value is not None and key not in _changes_nothing(config)
-        },
+        "heal": _healing(config),
         "eval": {
             "tasks": sorted(config.eval.tasks),
             "num_fewshot": config.eval.num_fewshot,
@@ -107,11 +103,15 @@ def _strategy_options(config: Config) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in shared}
 
 
-def _changes_nothing(config: Config) -> set[str]:
-    """Return the keys of healing that change a result by rounding only."""
-    # The micro-batches of a step decide on which sequences `seam` takes the text's loss.
-    shares = config.heal.recipe == "seam"
-    return {"save_every"} if shares else {"save_every", "micro_batch_size"}
+def _healing(config: Config) -> dict[str, Any]:
+    """Return the options of healing, without those that change a result by rounding only."""
+    ignored = {"save_every"}
+    # The micro-batches of a step decide on which sequences `seam` takes the text's loss, and which
+    # cuts `elastic` trains.
+    if config.heal.recipe not in ("seam", "elastic"):
+        ignored.add("micro_batch_size")
+    options = recorded_config(config)["heal"].items()
+    return {key: value for key, value in options if value is not None and key not in ignored}
 
 
 def profile_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
@@ -140,6 +140,17 @@ def order_identity(config: Config, model: str, text: str, questions: str) -> dic
         "strategy": config.prune.strategy,
         **_strategy_options(config),
         **profile_identity(config, model, text, questions),
+    }
+
+
+def training_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
+    """Return everything that one training for all points of a curve depends on."""
+    return {
+        "seed": config.seed,
+        "heal": _healing(config),
+        "text": text,
+        "heldout_sequences": config.data.heldout_sequences,
+        "cuts": order_identity(config, model, text, questions),
     }
 
 

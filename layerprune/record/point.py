@@ -174,9 +174,11 @@ class Point:
 
     @property
     def total_seconds(self) -> float:
-        """Seconds of all stages and of healing; of a shared pass, the point's share."""
+        """Seconds of all stages and of healing; of what points share, the point's share."""
         healing = self.healing
-        healed = 0.0 if healing is None else healing.seconds + healing.prepare_seconds
+        healed = 0.0
+        if healing is not None:
+            healed = healing.share * (healing.seconds + healing.prepare_seconds)
         return self.costs.total_seconds + healed
 
     @property

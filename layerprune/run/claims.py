@@ -10,12 +10,10 @@ from layerprune.errors import RunErrors, UserError, refusal
 from layerprune.prune.target import Target
 from layerprune.run.job import Job
 from layerprune.runtime import processes
-from layerprune.runtime.locks import Claim
+from layerprune.runtime.locks import WITHOUT_LIMIT, Claim
 from layerprune.runtime.progress import say_once
 
 log = logging.getLogger(__name__)
-
-WITHOUT_LIMIT = -1.0  # seconds
 
 
 @dataclass(frozen=True)

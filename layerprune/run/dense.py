@@ -108,22 +108,35 @@ class PlannedPoint(PendingPoint):
 
 def plan_points(dense: DenseModel, pending: Sequence[PendingPoint]) -> list[PlannedPoint]:
     """Plan points of one job."""
-    job, targets = pending[0].job, [point.target for point in pending]
-    strategy, distances = job.config.prune, None
-    if isinstance(strategy, OrderStrategy):
-        order, num_layers = _removal_order(job, dense, strategy, targets), job.source.num_layers
-        plans = [strategy.plan(target, order, num_layers) for target in targets]
-    else:
-        assert isinstance(strategy, DistanceStrategy)
-        distances = _distances(job, dense)
-        if processes.is_main():
-            job.store.write_distances(distances)
-        matrix_SS, seed = distances.matrix, job.config.seed
-        plans = [strategy.plan(target, matrix_SS, seed) for target in targets]
+    job = pending[0].job
+    plans, distances = _plans(job, dense, [point.target for point in pending])
+    if distances is not None and processes.is_main():
+        job.store.write_distances(distances)
     return [
         PlannedPoint(job, point.key, point.target, plan, distances)
         for point, plan in zip(pending, plans, strict=True)
     ]
+
+
+def plan_cuts(dense: DenseModel) -> tuple[Plan, ...]:
+    """Return the plans of the cuts that are healed together."""
+    job, num_layers = dense.job, dense.job.source.num_layers
+    targets = [Target(count / num_layers, count) for count in job.healed_together]
+    return tuple(_plans(job, dense, targets)[0])
+
+
+def _plans(
+    job: Job, dense: DenseModel, targets: Sequence[Target]
+) -> tuple[list[Plan], DistanceMatrix | None]:
+    """Return the plan of each target, and the layer distances if these alone decided."""
+    strategy = job.config.prune
+    if isinstance(strategy, OrderStrategy):
+        order, num_layers = _removal_order(job, dense, strategy, targets), job.source.num_layers
+        return [strategy.plan(target, order, num_layers) for target in targets], None
+    assert isinstance(strategy, DistanceStrategy)
+    distances = _distances(job, dense)
+    matrix_SS, seed = distances.matrix, job.config.seed
+    return [strategy.plan(target, matrix_SS, seed) for target in targets], distances
 
 
 def _distances(job: Job, dense: DenseModel) -> DistanceMatrix:

@@ -16,7 +16,7 @@ from layerprune.export.checkpoint import checkpoint_folder, exported, form_facts
 from layerprune.model.load import conversation_renderer
 from layerprune.model.source import NO_FINGERPRINT, Source, locate, source_from_shape
 from layerprune.prune.target import Target, targets
-from layerprune.record.identity import identity, plain, point_key
+from layerprune.record.identity import identity, plain, point_key, training_identity
 from layerprune.record.point import Point, content_hash
 from layerprune.record.store import Store
 
@@ -68,8 +68,25 @@ class Job:
 
     @property
     def healed(self) -> bool:
-        """True if a recipe heals the points: then each needs a separate model."""
+        """True if a recipe heals the points."""
         return self.config.heal.recipe != "none"
+
+    @cached_property
+    def training_key(self) -> str:
+        """A hash of what the training of a curve depends on (`heal=elastic`)."""
+        return content_hash(training_identity(self.config, *self.digests))
+
+    @property
+    def healed_together(self) -> range:
+        """The numbers of removed layers that one training heals; none if each has its own."""
+        return self.config.heal.healed_together(self.source.num_layers)
+
+    @property
+    def batch_key(self) -> str | None:
+        """Key of the jobs of one `model_key` that are evaluated together; None for one alone."""
+        if self.healed_together:
+            return self.training_key
+        return None if self.healed else "unhealed"
 
     @property
     def done(self) -> bool:
@@ -138,6 +155,17 @@ class JobBuilder:
         if exporting and model_source.fingerprint != NO_FINGERPRINT:
             refuse_export(model_source, config.export, config.heal.recipe != "none")
         requested, notes = targets(config.prune, model_source.num_layers)
+        if trained := config.heal.healed_together(model_source.num_layers):
+            if config.prune.layers is not None:
+                raise UserError(
+                    f"heal={config.heal.recipe} heals a whole curve, and prune.layers is one "
+                    "point: use prune.layers_dropped, or heal=lora."
+                )
+            if beyond := [target.count for target in requested if target.count not in trained]:
+                notes.append(
+                    f"heal={config.heal.recipe} trains the cuts of up to {trained[-1]} layers: "
+                    f"{', '.join(map(str, beyond))} are beyond heal.max_fraction."
+                )
         if model_source.fingerprint == NO_FINGERPRINT:
             notes.append(
                 f"{model_source.name}: planned from its shape. Its files are not on this machine, "

@@ -4,18 +4,21 @@ How it works:
 1. `run_jobs` finds the points without a record, and claims them against other processes.
 2. The dense model is loaded once, and plans are made from its layer distances (`run.dense`).
 3. Points without healing are evaluated together, in one shared pass over all their layer paths.
-4. Each point with healing loads its own model, removes layers, trains, and is evaluated.
+4. Each point with healing loads its own model, removes layers, trains, and is evaluated. Where one
+   training heals all points of a curve (`heal=elastic`), one shared pass evaluates them, too.
 5. Every result is written as a record at once; a failure is recorded, and other points go on.
 6. Checkpoints are exported from finished points.
 """
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -25,7 +28,7 @@ from layerprune.config.schema import Config
 from layerprune.errors import PointFailed, RunErrors, UserError
 from layerprune.evaluate.answer_cache import AnswerCache
 from layerprune.evaluate.evaluate import Evaluation, evaluate_paths
-from layerprune.evaluate.heldout_loss import heldout_loss
+from layerprune.evaluate.heldout_loss import heldout_loss, heldout_losses
 from layerprune.evaluate.scorer import Scorer
 from layerprune.evaluate.speed import speeds
 from layerprune.export.checkpoint import export
@@ -37,7 +40,7 @@ from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
 from layerprune.run.claims import PendingPoint, claimed, pending_points
-from layerprune.run.dense import DenseModel, PlannedPoint, plan_points
+from layerprune.run.dense import DenseModel, PlannedPoint, plan_cuts, plan_points
 from layerprune.run.job import Job, JobBuilder
 from layerprune.runtime import memory, processes
 from layerprune.runtime.atomic_files import scratch_folder
@@ -73,7 +76,7 @@ def run_job(job: Job) -> list[Point]:
 def run_jobs(jobs: Sequence[Job]) -> RunErrors:
     """Make the missing points and checkpoints of jobs; return the errors of those that failed.
 
-    Several jobs must share a `model_key` and have no healing. A failed point stops no other.
+    Several jobs must share a `model_key` and a `batch_key`. A failed point stops no other.
     """
     errors = RunErrors()
     lead = jobs[0]
@@ -140,7 +143,12 @@ def _run_points(dense: DenseModel, pending: Sequence[PendingPoint], errors: RunE
             planned += plan_points(dense, points)
         except Exception as error:
             _give_up(points, error, errors)
-    if lead.healed and planned:
+    if lead.healed_together and planned:
+        try:
+            _run_healed_together(planned, dense, errors)
+        except Exception as error:
+            _give_up(planned, error, errors)
+    elif lead.healed and planned:
         dense.unload()  # each healed point loads its own model
         _run_healed(planned, dense.heldout, errors)
     elif planned:
@@ -153,10 +161,8 @@ def _by_job(pending: Sequence[PendingPoint]) -> list[list[PendingPoint]]:
 
 def _run_unhealed(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunErrors) -> None:
     """Evaluate points without healing in one shared pass."""
-    config = dense.job.config
-    by_path: dict[LayerPath, list[PlannedPoint]] = {}
-    for point in planned:
-        by_path.setdefault(point.plan.kept, []).append(point)
+    config, job = dense.job.config, dense.job
+    by_path = _by_path(planned)
     speed: dict[LayerPath, Speed] = {}
     if config.eval.speed.rounds:
         try:
@@ -165,7 +171,11 @@ def _run_unhealed(planned: Sequence[PlannedPoint], dense: DenseModel, errors: Ru
             _give_up(planned, error, errors)
             return
     memory.reset_peak(torch_device(config.runtime.device))
-    for path, result in _evaluations(dense, list(by_path)):
+    evaluate = partial(
+        evaluate_paths, dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget,
+        _answer_cache(job), job.token_cache,
+    )  # fmt: skip
+    for path, result in _evaluations(evaluate, list(by_path)):
         for point in by_path[path]:
             try:
                 if isinstance(result, Exception):
@@ -175,15 +185,18 @@ def _run_unhealed(planned: Sequence[PlannedPoint], dense: DenseModel, errors: Ru
                 errors.failed[point.folder] = point.record_failure(error)
 
 
+def _by_path(planned: Sequence[PlannedPoint]) -> dict[LayerPath, list[PlannedPoint]]:
+    by_path: dict[LayerPath, list[PlannedPoint]] = {}
+    for point in planned:
+        by_path.setdefault(point.plan.kept, []).append(point)
+    return by_path
+
+
 def _evaluations(
-    dense: DenseModel, paths: Sequence[LayerPath]
+    evaluate: Callable[[Sequence[LayerPath]], Iterator[Evaluation]], paths: Sequence[LayerPath]
 ) -> Iterator[tuple[LayerPath, Evaluation | Exception]]:
     """Yield each path with its evaluation; if the shared pass fails, evaluate path by path."""
-    job = dense.job
-    shared = evaluate_paths(
-        dense.loaded, job.eval_tasks, dense.heldout, dense.memory_budget, _answer_cache(job),
-        job.token_cache, paths,
-    )  # fmt: skip
+    shared = evaluate(paths)
     for done, path in enumerate(paths):
         try:
             yield path, next(shared)
@@ -193,8 +206,60 @@ def _evaluations(
                 return
             log.exception("The shared pass over %d models failed: one by one.", len(paths))
             for remaining in paths[done:]:
-                yield from _evaluations(dense, [remaining])
+                yield from _evaluations(evaluate, [remaining])
             return
+
+
+def _run_healed_together(
+    planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunErrors
+) -> None:
+    """Heal all cuts of a curve by one training, and evaluate the points in one shared pass."""
+    from layerprune.heal.artifacts import save_cut_adapter
+    from layerprune.heal.healing import PointHealing
+    from layerprune.heal.together import heal_together, point_healing
+
+    job, cuts, heldout_ST = dense.job, plan_cuts(dense), dense.heldout
+    memory_bytes = job.config.runtime.memory_bytes
+    dense.unload()
+    memory.reset_peak(torch_device(job.config.runtime.device))
+
+    def loss(model: PreTrainedModel) -> float:
+        """Return the mean over the dense model, a cut of half the depth, and the deepest."""
+        probes = [cuts[number].kept for number in sorted({0, len(cuts) // 2, len(cuts) - 1})]
+        budget = MemoryBudget.of(model, memory_bytes)
+        return fmean(each.nats for each in heldout_losses(model, heldout_ST, probes, budget))
+
+    folder = job.cache / "elastic" / job.training_key
+    training = PointHealing(
+        job.source, cuts[0], job.text, job.config, folder, folder / "checkpoints", loss, cuts=cuts
+    )
+    healed = heal_together(training)
+    if healed is None:
+        return
+    model, adapted = healed.loaded.model, healed.adapted
+    assert adapted is not None
+    budget = MemoryBudget.of(model, memory_bytes)
+    by_path = _by_path(planned)
+    with adapted.disable_adapter():
+        before = heldout_losses(model, heldout_ST, list(by_path), budget, _answer_cache(job))
+    answers = AnswerCache(folder / "answers", "healed")
+    evaluate = partial(
+        evaluate_paths, healed.loaded, job.eval_tasks, heldout_ST, budget, answers, job.token_cache
+    )
+    evaluations = _evaluations(evaluate, list(by_path))
+    for (path, result), unhealed in zip(evaluations, before, strict=True):
+        for point in by_path[path]:
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                removed, after = point.target.count, result.loss.nats
+                healing = point_healing(
+                    healed.healing, job.config, job.healed_together, removed, unhealed.nats, after
+                )
+                save_cut_adapter(adapted, model, point.plan, point.folder)
+                _write(_point(point, result, healing=healing), point.job)
+            except Exception as error:
+                errors.failed[point.folder] = point.record_failure(error)
 
 
 def _run_healed(planned: Sequence[PlannedPoint], heldout_ST: Tensor, errors: RunErrors) -> None:

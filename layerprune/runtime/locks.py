@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 WAIT_S = 3600.0
 """Seconds to wait for another process before doing its work again."""
 
+WITHOUT_LIMIT = -1.0
+"""Seconds to wait for another process as long as it takes."""
+
 
 @contextmanager
 def exclusive_lock(path: Path, wait_s: float = WAIT_S) -> Iterator[bool]:

@@ -12,9 +12,14 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Return the number of this process in the run."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Return True in the process that writes records and prints messages."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def local_rank() -> int:

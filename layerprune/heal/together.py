@@ -1,0 +1,60 @@
+"""Heal several cuts by one training (`heal=elastic`), and keep the result for later points."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from layerprune.config.schema import Config
+from layerprune.heal.artifacts import ADAPTER
+from layerprune.heal.healing import Healed, PointHealing
+from layerprune.heal.recipes.elastic import Elastic
+from layerprune.record.healing import HEALED_TOGETHER, OWN_TOKENS, Healing
+from layerprune.record.validation import parse
+from layerprune.runtime import processes
+from layerprune.runtime.atomic_files import read_checksummed, verify_checksums
+from layerprune.runtime.cache import read_intact, write_dataclass
+from layerprune.runtime.locks import WITHOUT_LIMIT, exclusive_lock
+
+
+def heal_together(training: PointHealing) -> Healed | None:
+    """Return the dense model with adapters for all cuts of `training`; train them if needed.
+
+    Adapters and `healing.json` are kept in the training's folder. Other runs wait for the one that
+    trains. Of several processes of one run, the first returns the model and the others None.
+    """
+    file = training.folder / "healing.json"
+    alone = processes.num_processes() == 1  # or all of them train together
+    with exclusive_lock(file, WITHOUT_LIMIT) if alone else nullcontext():
+        healing = read_intact(file, _finished)
+        if healing is not None:
+            return training.restore(healing) if processes.is_main() else None
+        healed = training.run()
+        if healed is not None:
+            write_dataclass(file, healed.healing)
+            shutil.rmtree(training.checkpoints, ignore_errors=True)
+    return healed
+
+
+def _finished(file: Path) -> Healing:
+    verify_checksums(file.parent / ADAPTER)
+    return parse(Healing, read_checksummed(file))
+
+
+def point_healing(
+    healing: Healing, config: Config, cuts: range, removed: int, before: float, after: float
+) -> Healing:
+    """Return the healing of one point: the training of all `cuts`, with the point's own losses.
+
+    `removed` is its number of removed layers, which may lie outside of the cuts. The losses of the
+    steps are means over cuts.
+    """
+    options = config.heal
+    assert isinstance(options, Elastic)
+    sequences = options.sequences_per_cut(config.seed, healing.steps[-1].step, len(cuts))
+    own = sequences[removed] if removed in cuts else 0
+    details: dict[str, float] = {
+        HEALED_TOGETHER: len(cuts),
+        OWN_TOKENS: own * options.sequence_length,
+    }
+    return replace(healing, heldout_before=before, heldout_after=after, details=details)
