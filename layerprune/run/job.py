@@ -163,8 +163,8 @@ class JobBuilder:
                 )
             if beyond := [target.count for target in requested if target.count not in trained]:
                 notes.append(
-                    f"heal={config.heal.recipe} trains the cuts of up to {trained[-1]} layers: "
-                    f"{', '.join(map(str, beyond))} are beyond heal.max_fraction."
+                    f"heal={config.heal.recipe} trains for up to {trained[-1]} removed layers, not "
+                    f"for {', '.join(map(str, beyond))}: raise heal.max_fraction."
                 )
         if model_source.fingerprint == NO_FINGERPRINT:
             notes.append(

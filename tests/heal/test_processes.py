@@ -38,6 +38,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 
 def launch(launcher, tmp_path, folder, tiny_tasks, study, *overrides):
+    tmp_path.mkdir(exist_ok=True)
     done = subprocess.run(
         [
             *launcher, str(ROOT / "main.py"), "model=custom", f"model.path={folder}",
@@ -61,9 +62,11 @@ def launch(launcher, tmp_path, folder, tiny_tasks, study, *overrides):
     return records
 
 
-def test_same_loss_curve_as_one_process(tmp_path, tiny_folder, tiny_tasks):
-    two = launch(TORCHRUN, tmp_path, tiny_folder, tiny_tasks, "two", "heal=full")
-    one = launch([sys.executable], tmp_path, tiny_folder, tiny_tasks, "one", "heal=full")
+@pytest.mark.parametrize("heal", [["heal=full"], ["heal=elastic", "heal.dropout=0"]])
+def test_same_loss_curve_as_one_process(tmp_path, tiny_folder, tiny_tasks, heal):
+    two = launch(TORCHRUN, tmp_path, tiny_folder, tiny_tasks, "two", *heal)
+    # Elsewhere, or it would find what the others trained.
+    one = launch([sys.executable], tmp_path / "alone", tiny_folder, tiny_tasks, "one", *heal)
     assert set(one) == set(two) == {2, 4}
     for count in (2, 4):
         alike(one[count], two[count])

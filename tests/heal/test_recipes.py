@@ -131,6 +131,23 @@ def test_alpha_may_differ_from_the_rank(tiny_folder, tmp_path):
     assert scale(tmp_path) == (4, 8)
 
 
+def test_strength_interpolates_between_the_weights_before_and_after(tiny_folder, tmp_path):
+    healed = {
+        strength: run(tiny_folder, tmp_path / strength, "lora", f"heal.strength={strength}")
+        for strength in ("1", "0.5", "0.001")
+    }
+    unhealed, trained = (cut(tiny_folder, tmp_path), healed["1"].adapted.merge_and_unload())
+    half = healed["0.5"].adapted.merge_and_unload()
+    for name, before in weights(unhealed).items():
+        after = dict(trained.named_parameters())[name]
+        between = dict(half.named_parameters())[name]
+        assert torch.allclose(between, (before + after) / 2, atol=1e-6)
+    losses = {strength: one.healing.heldout_after for strength, one in healed.items()}
+    assert losses["0.001"] == pytest.approx(heldout_loss(unhealed, IDS, 4).nats, abs=1e-3)
+    assert losses["1"] == healed["1"].healing.steps[-1].heldout
+    assert losses["0.5"] == pytest.approx(heldout_loss(half, IDS, 4).nats, abs=1e-6)
+
+
 def test_what_was_kept_of_a_lost_record_is_replaced(tiny_folder, tmp_path):
     for recipe, kept in (("lora", "adapter/adapter_model.safetensors"),
                          ("tail", "weights/weights.safetensors")):  # fmt: skip
@@ -163,7 +180,7 @@ def test_the_same_seed_gives_the_same_training(tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["lora", "full"])
+@pytest.mark.parametrize("recipe", ["lora", "full", "elastic"])
 def test_killed_and_started_again_ends_with_the_same_weights(tiny_folder, tmp_path, recipe):
     program = f"""
 import os, signal, sys

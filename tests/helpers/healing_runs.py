@@ -19,6 +19,8 @@ TRAINED = sorted(
     name for name, options in RECIPES.choices().items() if issubclass(options, TrainingOptions)
 )
 PLAN = Plan("block", 8, (3, 4, 5), 0.1, "a test")
+CUTS = tuple(Plan("block", 8, tuple(range(3, 3 + count)), None, "a test") for count in range(5))
+"""The cuts that `heal=elastic` heals together."""
 IDS = pack_documents(read_text(DataConfig()).healing, byte_tokenizer(), 32, 4).long()
 SMALL = (
     "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2", "heal.sequence_length=32",
@@ -30,6 +32,7 @@ def configure(folder, recipe, *overrides) -> Config:
     small = SMALL if recipe in TRAINED else ("heal.sequences=20", "heal.sequence_length=32")
     extra = ("heal.rank=4",) if recipe in ("lora", "qlora") else ()
     extra += ("heal.text_share=0.5",) if recipe == "seam" else ()
+    extra += ("heal.rank=4", "heal.strength=1") if recipe == "elastic" else ()
     return compose(
         "model=custom", f"model.path={folder}", f"heal={recipe}", *small, *extra, *overrides
     )
@@ -44,7 +47,12 @@ def run(folder, tmp_path, recipe, *overrides, plan=PLAN):
 
     point = tmp_path / "point"
     text = read_text(config.data)
-    return PointHealing(source, plan, text, config, point, point / "checkpoints", loss).run()
+    cuts = ()
+    if recipe == "elastic":
+        plan, *_ = cuts = CUTS
+    return PointHealing(
+        source, plan, text, config, point, point / "checkpoints", loss, cuts=cuts
+    ).run()
 
 
 def cut(folder, tmp_path):

@@ -6,6 +6,7 @@ import json
 import pytest
 from lm_eval.models.huggingface import HFLM
 from tiny import byte_tokenizer
+from tiny_runs import run_tiny as run
 from wandb_file import read_runs
 
 from layerprune.config.compose import compose
@@ -21,24 +22,6 @@ from layerprune.prune.strategies.greedy import Greedy
 from layerprune.report import draw
 from layerprune.run import dense, pipeline
 from layerprune.track import mirror
-
-
-def run(tmp_path, tiny_folder, tiny_tasks, *overrides):
-    return pipeline.run(
-        compose(
-            "model=custom",
-            f"model.path={tiny_folder}",
-            f"eval.include_path={tiny_tasks}",
-            "eval.trust_task_code=true",
-            "eval.tasks=[letters]",
-            "data.sequence_length=32",
-            "data.calibration_sequences=8",
-            "data.heldout_sequences=4",
-            f"runtime.outputs={tmp_path / 'outputs'}",
-            "study=tiny",
-            *overrides,
-        )
-    )
 
 
 def test_a_curve_from_nothing_to_records_report_and_tracker(tmp_path, tiny_folder, tiny_tasks):

@@ -59,7 +59,9 @@ def training_cost_data(curves: Sequence[Curve]) -> list[Datum]:
                 "value": value * scale,
             }
             for point in curve.points
-            if (healing := point.healing) is not None and healing.seconds_per_token is not None
+            if (healing := point.healing) is not None
+            and healing.seconds_per_token is not None
+            and healing.share == 1
             for panel, value, scale in (
                 (TIME, healing.seconds_per_token, 1000),
                 (MEMORY, healing.peak_memory_bytes, 1 / 2**30),

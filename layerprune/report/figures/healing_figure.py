@@ -44,25 +44,39 @@ TOOLTIP = [
 
 
 def trained_points(curves: Sequence[Curve]) -> list[tuple[Curve, Point]]:
-    """Return the points that were trained after pruning, by rising number of layers removed."""
-    trained = [
-        (curve, point)
-        for curve in curves
-        for point in curve.points
-        if point.healing is not None and point.healing.trained_steps
-    ]
+    """Return the points that were trained after pruning, by rising number of layers removed.
+
+    Of points that one training healed together, the first stands for all.
+    """
+    trained = []
+    for curve in curves:
+        points = [
+            point
+            for point in curve.points
+            if point.healing is not None and point.healing.trained_steps
+        ]
+        together = [point for point in points if _healed_together(point)]
+        trained += [(curve, point) for point in points if point not in together[1:]]
     return sorted(trained, key=lambda pair: pair[1].num_dropped)
+
+
+def _healed_together(point: Point) -> bool:
+    return point.healing is not None and point.healing.share < 1
 
 
 def healing_data(curves: Sequence[Curve]) -> list[Datum]:
     """Return a row for each loss, of `kind` training or heldout, and the dense models' lines."""
-    panels: dict[int, list[tuple[Curve, Point]]] = {}
+    panels: dict[str, list[tuple[Curve, Point]]] = {}
     trained = trained_points(curves)
     for curve, point in trained:
-        panels.setdefault(point.num_dropped, []).append((curve, point))
+        count = point.num_dropped
+        panel = f"{count} layer{'' if count == 1 else 's'} removed"
+        panels.setdefault("all cuts" if _healed_together(point) else panel, []).append(
+            (curve, point)
+        )
     data = []
     max_losses = max(4, MAX_LOSSES // max(1, len(trained)))
-    for count, points in panels.items():
+    for panel, points in panels.items():
         rows = [
             datum
             for curve, point in points
@@ -71,7 +85,6 @@ def healing_data(curves: Sequence[Curve]) -> list[Datum]:
         ]
         dense = ((curve, curve.dense.loss.nats) for curve, _ in points if curve.dense is not None)
         rows += dense_lines(dense, "{:.3f}")
-        panel = f"{count} layer{'' if count == 1 else 's'} removed"
         data += [{**datum, "panel": panel} for datum in rows]
     return data
 
@@ -239,8 +252,9 @@ def _numbers(curves: Sequence[Curve]) -> list[str]:
         heldout = thinned(point.healing.heldout_losses, max(2, MAX_NUMBERS // len(points)))
         first, last = point.healing.trained_steps[0], point.healing.trained_steps[-1]
         losses = ", ".join(f"{loss:.3f} at step {step}" for step, loss in heldout)
+        cut = "all cuts" if _healed_together(point) else f"{point.num_dropped} layers removed"
         texts.append(
-            f"{curve.label}, {point.num_dropped} layers removed: held-out {losses}; "
+            f"{curve.label}, {cut}: held-out {losses}; "
             f"training {first.loss:.3f} at step {first.step}, {last.loss:.3f} at step {last.step}"
         )
     return texts

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from layerprune.analysis.curves import JOINT, UNHEALED, Curve, Task
-from layerprune.record.healing import Healing
+from layerprune.record.healing import OWN_TOKENS, Healing
 from layerprune.record.point import Point
 from layerprune.report.tables.points import accuracy_cell
 from layerprune.report.tables.text_table import ARROW, TextTable, fitting, table_of
@@ -111,9 +111,19 @@ def _note(points: Sequence[tuple[str, Point, Healing]], with_tasks: bool, unpair
     if unpaired:
         lines.append("No number before an arrow: the study lacks this point without healing.")
     details: dict[str, list[str]] = {}
+    together: dict[str, list[Healing]] = {}
     for name, point, healing in points:
-        if healing.details:
+        if healing.share < 1:
+            together.setdefault(name, []).append(healing)
+        elif healing.details:
             pairs = ", ".join(f"{key} {value:.4g}" for key, value in healing.details.items())
             details.setdefault(name, []).append(f"n={point.num_dropped} {pairs}")
     lines += [f"{name}: {'; '.join(numbers)}." for name, numbers in details.items()]
+    for name, healings in together.items():
+        own = sorted(healing.details[OWN_TOKENS] for healing in healings)
+        tokens = " to ".join(dict.fromkeys(short(int(count)) for count in (own[0], own[-1])))
+        lines.append(
+            f"{name}: one training healed {round(1 / healings[0].share)} cuts together, each on "
+            f"{tokens} of its tokens; tokens, seconds and memory are those of the whole training."
+        )
     return " ".join(lines)
