@@ -146,7 +146,8 @@ class PointHealing:
             prepare_seconds = round(time.monotonic() - started, 3)
             healing = train(setup, options, training_args, lambda: self.heldout(model))
         strength = options.strength if isinstance(options, LoraOptions) else None
-        if setup.adapted is not None and strength is not None:
+        # Adapters for several cuts are kept as they were trained, and scaled when they are used.
+        if setup.adapted is not None and strength is not None and not self.cuts:
             scale_adapters(setup.adapted, strength)
             healing = replace(healing, heldout_after=self.heldout(model))
         return setup, replace(healing, prepare_seconds=prepare_seconds)

@@ -147,7 +147,8 @@ def training_identity(config: Config, model: str, text: str, questions: str) -> 
     """Return everything that one training for all points of a curve depends on."""
     return {
         "seed": config.seed,
-        "heal": _healing(config),
+        # Adapters are scaled after training.
+        "heal": {name: value for name, value in _healing(config).items() if name != "strength"},
         "text": text,
         "heldout_sequences": config.data.heldout_sequences,
         "cuts": order_identity(config, model, text, questions),

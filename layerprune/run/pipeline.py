@@ -35,8 +35,8 @@ from layerprune.export.checkpoint import export
 from layerprune.model.load import torch_device
 from layerprune.prune.layer_distances import TRY_DTYPE
 from layerprune.record.healing import Healing
-from layerprune.record.identity import float32_products, recorded_config
-from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
+from layerprune.record.identity import float32_products, plain, recorded_config
+from layerprune.record.point import Costs, Point, PointPlan, PrunedModel, content_hash
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
 from layerprune.run.claims import PendingPoint, claimed, pending_points
@@ -242,7 +242,9 @@ def _run_healed_together(
     by_path = _by_path(planned)
     with adapted.disable_adapter():
         before = heldout_losses(model, heldout_ST, list(by_path), budget, _answer_cache(job))
-    answers = AnswerCache(folder / "answers", "healed")
+    # By all options: adapters of one training may be scaled differently.
+    options = content_hash(plain(asdict(job.config.heal)))
+    answers = AnswerCache(folder / "answers", f"healed-{options}")
     evaluate = partial(
         evaluate_paths, healed.loaded, job.eval_tasks, heldout_ST, budget, answers, job.token_cache
     )

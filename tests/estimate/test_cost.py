@@ -136,6 +136,7 @@ RECIPES = {
     "full": 3 * (6 * 400 + 800),
     "tail": 6 * 400 + 800 + 2 * (3 * 400 + 800),
     "distill": 2 * (6 * 400 + 800) + 10 * 400 + 800,
+    "elastic": 2 * (7 * 400 + 800),  # of 10 layers, up to 6 are removed
     "seam": 10 * 400 + 3 * 2 * 400 + 0.25 * 2 * 800,
 }
 
@@ -147,6 +148,15 @@ def test_operations_of_a_token_of_healing(recipe):
     tokens, flops = healing_flops(heal, SHAPE, CUT)
     assert tokens == 40
     assert flops == 40 * RECIPES[recipe]  # two layers are left above the cut: `seam` trains both
+
+
+def test_one_training_of_all_cuts_is_counted_once():
+    asked = config("heal=elastic", "heal.steps=20")
+    one, two = (healed_cost(asked, SHAPE, paths) for paths in ([CUT], [WHOLE, CUT]))
+    assert one.flops["healing"] == two.flops["healing"]
+    assert one.healing_tokens == two.healing_tokens == 20 * 8 * 128
+    shared = unhealed_cost(asked, SHAPE, [WHOLE, CUT])
+    assert two.flops["tasks and text"] == shared.flops["tasks and text"]
 
 
 def test_a_map_is_fitted_to_one_pass_of_the_whole_model():

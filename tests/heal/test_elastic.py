@@ -9,6 +9,7 @@ from architectures import tiny_architecture
 from healing_runs import configure
 from peft import PeftModel
 from tiny_runs import run_tiny, tiny_config
+from transformers import AutoModelForCausalLM
 
 from layerprune.errors import UserError
 from layerprune.evaluate.heldout_loss import heldout_loss
@@ -148,6 +149,17 @@ def test_a_point_that_is_added_later_is_evaluated_without_training(
         assert [step.loss for step in ours] == [step.loss for step in theirs]
 
 
+def test_another_strength_is_the_same_training(tmp_path, tiny_folder, tiny_tasks):
+    after = []
+    for strength in ("heal.strength=0.001", "heal.strength=0.5", "heal.strength=1"):
+        cut = "prune.layers_dropped=3"
+        (point,) = run_tiny(tmp_path, tiny_folder, tiny_tasks, cut, *HEALING, strength)
+        after.append(point.healing.heldout_after)
+    assert len(list((tmp_path / "outputs/cache/elastic").iterdir())) == 1
+    assert after[0] == pytest.approx(point.healing.heldout_before, abs=1e-3)
+    assert after[0] > after[1] > after[2]
+
+
 def test_damaged_adapters_are_trained_again(tmp_path, tiny_folder, tiny_tasks):
     (point,) = run_tiny(tmp_path, tiny_folder, tiny_tasks, "prune.layers_dropped=3", *HEALING)
     (weights,) = (tmp_path / "outputs/cache/elastic").glob("*/adapter/adapter_model.safetensors")
@@ -178,3 +190,17 @@ def test_cuts_beyond_the_trained_ones_are_named(tmp_path, tiny_folder, tiny_task
     assert note == (
         "heal=elastic trains for up to 4 removed layers, not for 5: raise heal.max_fraction."
     )
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_any_depth_is_the_healed_model(tmp_path, tiny_folder, tiny_tasks):
+    points = run_tiny(
+        tmp_path, tiny_folder, tiny_tasks, "prune.layers_dropped=[0,3]", "export=hf", *HEALING
+    )  # the export itself compares logits with the measured model's
+    for point in points:
+        checkpoint = tmp_path / "outputs/tiny/points" / point.key / "model"
+        model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+        assert model.config.num_hidden_layers == 8 - point.num_dropped
+        config = tiny_config(tmp_path, tiny_folder, tiny_tasks, *HEALING)
+        ids = DenseModel(JobBuilder().build(config), None).heldout
+        assert heldout_loss(model, ids).nats == pytest.approx(point.loss.nats, abs=1e-5)

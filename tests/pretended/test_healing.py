@@ -7,7 +7,7 @@ import pretended
 import pytest
 import torch
 from asked import PAIRS, SMALL, requests
-from healing_runs import IDS, PLAN
+from healing_runs import CUTS, IDS, PLAN
 from healing_runs import SMALL as STEPS
 from tiny import byte_tokenizer
 
@@ -27,7 +27,7 @@ from layerprune.run import pipeline
 from layerprune.shared_forward.memory_budget import MemoryBudget
 
 PATHS = [tuple(range(8)), (0, 1, 2, 6, 7), (0, 1, 2, 3, 7), (1, 2, 3, 4, 5, 6, 7)]
-TRAINED = ("lora", "full", "tail", "distill", "seam")
+TRAINED = ("lora", "full", "tail", "distill", "seam", "elastic")
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,7 @@ def healed(folder, tmp_path, recipe, device, dtype):
     more = {
         "lora": ("heal.rank=4", "heal.dropout=0"),
         "distill": ("heal.dropout=0",),
+        "elastic": ("heal.dropout=0", "heal.rank=4"),
         "seam": ("heal.text_share=0.5",),
         "linear": ("heal.sequences=20", "heal.sequence_length=32"),
     }
@@ -72,8 +73,9 @@ def healed(folder, tmp_path, recipe, device, dtype):
     def loss(model):
         return heldout_loss(model, IDS, 2**22).nats
 
+    plan, cuts = (CUTS[0], CUTS) if recipe == "elastic" else (PLAN, ())
     made = PointHealing(
-        source, PLAN, read_text(config.data), config, point, point / "checkpoints", loss
+        source, plan, read_text(config.data), config, point, point / "checkpoints", loss, cuts=cuts
     ).run()
     model = made.loaded.model
     assert {part.device.type for part in model.parameters()} == {device.partition(":")[0]}

@@ -23,8 +23,8 @@ class Elastic(LoraOptions):
 
     own_loss = True
 
-    steps: int = II("product:4,${model.healing.steps}")
-    """Optimiser steps: four times as many as for one point."""
+    steps: int = II("product:8,${model.healing.steps}")
+    """Optimiser steps: eight times as many as for one point."""
     max_fraction: float = 0.6
     """Largest fraction of layers to train for."""
     cuts_per_batch: int = 2
