@@ -1,5 +1,7 @@
 """One truth, however a sweep is asked for; what is refused, and what fails."""
 
+import json
+
 import pytest
 from sweeping import HEAL, HEAL_LORA, results, study
 
@@ -19,10 +21,15 @@ def test_a_list_a_sweep_and_a_preset_give_the_same_records_to_the_bit(
     listed = f"prune.fraction=[{','.join(every)}]"
     one, *_ = models
     sweep_here(told[0], [one], tiny_tasks, "-m", "prune=block,deepest", listed)
-    sweep_here(told[0], [one], tiny_tasks, "heal=lora", *HEAL_LORA, "prune.fraction=[0.25,0.5]")
+    for heal in ("heal=lora", "heal=elastic"):
+        sweep_here(told[0], [one], tiny_tasks, heal, *HEAL_LORA, "prune.fraction=[0.25,0.5]")
     swept = f"prune.fraction={','.join(reversed(every))}"
     sweep_here(told[1], [one], tiny_tasks, "-m", swept, "prune=deepest,block")
-    sweep_here(told[1], [one], tiny_tasks, "-m", "heal=lora", *HEAL_LORA, "prune.fraction=0.5,0.25")
+    healed = "-m", "heal=elastic,lora", *HEAL_LORA, "prune.fraction=0.5,0.25"
+    sweep_here(told[1], [one], tiny_tasks, *healed)
+    records = [json.loads(path.read_text()) for path in study(told[1]).glob("points/*/record.json")]
+    elastic = [one for one in records if one["identity"]["heal"]["recipe"] == "elastic"]
+    assert [record["costs"]["shared_by"] for record in elastic] == [2, 2]
     presets = told[2] / "presets" / "experiment"
     presets.mkdir(parents=True)
     (presets / "mine.yaml").write_text(
@@ -33,7 +40,7 @@ def test_a_list_a_sweep_and_a_preset_give_the_same_records_to_the_bit(
     search = f"hydra.searchpath=[file://{presets.parent}]"
     sweep_here(told[2], [one], tiny_tasks, search, "experiment=mine")
     listed_results, swept_results, preset_results = map(results, told)
-    assert len(listed_results) == 2 * len(every) + 2
+    assert len(listed_results) == 2 * len(every) + 4
     assert swept_results == listed_results
     assert preset_results.items() <= listed_results.items()
     assert len(preset_results) == 2 * len(every)

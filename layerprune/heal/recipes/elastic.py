@@ -7,7 +7,7 @@ from random import Random
 from omegaconf import II
 
 from layerprune.config.registry import recipe
-from layerprune.config.schema import LoraOptions, TrainingLoad
+from layerprune.config.schema import LoraOptions, TrainingLoad, zero_allowed
 from layerprune.heal.recipes.lora import add_adapters
 from layerprune.heal.setup import Examples, HealContext, TrainingSetup
 
@@ -25,6 +25,8 @@ class Elastic(LoraOptions):
 
     steps: int = II("product:8,${model.healing.steps}")
     """Optimiser steps: eight times as many as for one point."""
+    warmup_steps: int = zero_allowed(II("warmup:${heal.steps},100"))
+    """Steps over which the learning rate rises; fewer than `steps`."""
     max_fraction: float = 0.6
     """Largest fraction of layers to train for."""
     cuts_per_batch: int = 2
