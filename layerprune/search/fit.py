@@ -97,7 +97,8 @@ def planned_jobs(config: Config) -> list[Job]:
     jobs = [builder.build(_point_config(config, range(num_layers)))]
     if config.heal.recipe != "none":
         most = max_healings(num_layers) if config.fit.keep is not None else 1
-        counts = [(number + 1) * num_layers // (most + 1) for number in range(most)]
+        counts = [number for number in config.heal.healed_together(num_layers) if number]
+        counts = counts or [(number + 1) * num_layers // (most + 1) for number in range(most)]
         jobs.append(builder.build(_point_config(config, counts, healed=True)))
     return jobs
 
@@ -158,6 +159,8 @@ class _Search:
                 raise self._conflict(least, reason)
         if not self._heals:
             return self._finish(unhealed_answer(unhealed), None)
+        if together := self._config.heal.healed_together(self._num_layers):
+            self._heal(together[-1])  # one training gives all candidates
         posterior, _ = search(
             unhealed,
             self._baseline.margin,
@@ -220,7 +223,9 @@ class _Search:
         if not self._heals or count == 0:
             return self._curve[count]
         if count not in self._healed:
-            (self._healed[count],) = self._measure([count], healed=True)
+            together = self._config.heal.healed_together(self._num_layers)
+            counts = [number for number in together if number] if count in together else [count]
+            self._healed |= zip(counts, self._measure(counts, healed=True), strict=True)
         return self._healed[count]
 
     def _least(self) -> tuple[int, str]:
@@ -296,7 +301,7 @@ class _Search:
             timed=self._timed,
             between=None if posterior is None else posterior.between,
             candidates=tuple(self._healed),
-            most=max_healings(self._num_layers),
+            most=max(max_healings(self._num_layers), len(self._healed)),
             steps=tuple(
                 SearchStep(
                     dropped=n,

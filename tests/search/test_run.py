@@ -149,6 +149,18 @@ def test_a_search_that_was_stopped_goes_on_and_finds_the_same(settings, tmp_path
     ]
 
 
+def test_one_training_gives_a_search_all_of_its_candidates(settings, tmp_path):
+    overrides = settings("heal=elastic", "heal.max_fraction=0.7", "heal.rank=4", "heal.steps=4",
+                         "heal.learning_rate=1e-2", "fit.keep=0.9", "export=hf")  # fmt: skip
+    result = run(compose(*overrides))
+    assert result.candidates == (1, 2, 3, 4)  # seven tenths of six layers
+    assert healed(tmp_path) == [1, 2, 3, 4]
+    assert len(list((tmp_path / "cache/elastic").iterdir())) == 1
+    assert "Healed 4 of at most 4 candidates" in "\n".join(result.lines())
+    _, planned = planned_jobs(compose(*overrides))
+    assert [target.count for target in planned.requested] == [1, 2, 3, 4]
+
+
 def test_memory_and_speed_alone_heal_one_candidate(settings, tmp_path):
     whole = run(compose(*settings("fit.memory=1GiB")))
     assert (whole.dropped, whole.healed, whole.candidates) == ((), False, ())
