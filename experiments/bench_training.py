@@ -84,7 +84,7 @@ def ours(recipe: str, outputs: Path) -> Callable[[int], float]:
         model = load(source, config.model.dtype, "cpu").model
         with tempfile.TemporaryDirectory() as folder:
             training_args = training_arguments(
-                config.heal, Path(folder), 0, config.model.dtype, on_cpu=True
+                config.heal, Path(folder), 0, config.model.dtype, torch.device("cpu")
             )
             started = time.perf_counter()
             setup = config.heal.prepare(HealContext(model, _plan(), ids_ST, Path(folder)))

@@ -1,7 +1,10 @@
 """One training for all cuts of a curve: its draws, its loss, and points that are added later."""
 
+import subprocess
+import sys
 from collections import Counter
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from layerprune.heal.recipes.elastic import split
 from layerprune.heal.recipes.lora import add_adapters
 from layerprune.model.load import load
 from layerprune.model.surgery import drop_layers, dropped
+from layerprune.record.store import Store
 from layerprune.run.dense import DenseModel
 from layerprune.run.job import JobBuilder
 from layerprune.run.pipeline import run_job
@@ -204,3 +208,25 @@ def test_a_checkpoint_of_any_depth_is_the_healed_model(tmp_path, tiny_folder, ti
         config = tiny_config(tmp_path, tiny_folder, tiny_tasks, *HEALING)
         ids = DenseModel(JobBuilder().build(config), None).heldout
         assert heldout_loss(model, ids).nats == pytest.approx(point.loss.nats, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_one_training(tmp_path, tiny_folder, tiny_tasks):
+    runs = [
+        subprocess.Popen(
+            [
+                sys.executable, str(Path(__file__).parents[2] / "main.py"), "model=custom",
+                f"model.path={tiny_folder}", "eval.tasks=[letters]", "eval.trust_task_code=true",
+                f"eval.include_path={tiny_tasks}", "data.sequence_length=32", "tracker=disabled",
+                "data.calibration_sequences=8", "data.heldout_sequences=4", "study=tiny",
+                f"prune.layers_dropped={count}", *HEALING,
+            ],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for count in (1, 3)
+    ]  # fmt: skip
+    assert [run.wait() for run in runs] == [0, 0], [run.stderr.read() for run in runs]
+    points, _ = Store(tmp_path / "outputs/tiny").points()
+    assert sorted(point.num_dropped for point in points) == [1, 3]
+    one, other = (point.healing.steps for point in points)
+    assert [step.seconds for step in one] == [step.seconds for step in other]

@@ -32,8 +32,7 @@ class Elastic(LoraOptions):
     cuts_per_batch: int = 2
     """Cuts that share each micro-batch, at most one per sequence."""
     strength: float | None = 0.5
-    """Factor on the adapters' output after training. Less than 1 interpolates between the weights
-    before and after training (Wortsman et al., arXiv 2109.01903)."""
+    """Factor on the adapters' output after training."""
 
     def healed_together(self, num_layers: int) -> range:
         """Return the numbers of removed layers up to `max_fraction`."""
