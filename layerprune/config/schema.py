@@ -295,12 +295,12 @@ class HealOptions:
     recipe: str = MISSING
     """One of the recipes; `heal=NAME` sets it."""
 
-    def healed_together(self, num_layers: int) -> range:
-        """Return the numbers of removed layers that one training heals; none if each has its own.
+    def trainings(self, num_layers: int) -> list[range]:
+        """Return the numbers of removed layers that each training heals together, in rising order.
 
-        Together with the plans of a strategy, they are the points of a curve.
+        None if every point has its own training.
         """
-        return range(0)
+        return []
 
     def __post_init__(self) -> None:
         loss_weights = []

@@ -116,10 +116,10 @@ def unhealed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> C
 def healed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> Cost:
     """Estimate the healing and evaluation of cut models: one by one, or all by one training."""
     heal, quantization = config.heal, config.healed_quantization
-    together = bool(heal.healed_together(shape.num_layers))
+    together = heal.trainings(shape.num_layers)
     every_layer = tuple(range(shape.num_layers))
     cost = _evaluation(config, shape, paths, quantization) if together else Cost()
-    for path in [every_layer] if together else paths:
+    for path in [every_layer] * len(together) if together else paths:
         point = Cost() if together else _evaluation(config, shape, [path], quantization)
         data, measurements = config.data, 2
         if isinstance(heal, TrainingOptions):

@@ -5,11 +5,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from layerprune.config.schema import Config
-from layerprune.heal.artifacts import ADAPTER, scale_adapters
+from layerprune.heal.artifacts import ADAPTER
 from layerprune.heal.healing import Healed, PointHealing
 from layerprune.heal.recipes.elastic import Elastic
-from layerprune.record.healing import HEALED_TOGETHER, OWN_TOKENS, Healing
+from layerprune.record.healing import FEWEST_LAYERS, HEALED_TOGETHER, OWN_TOKENS, Healing
 from layerprune.record.validation import parse
 from layerprune.runtime import processes
 from layerprune.runtime.atomic_files import read_checksummed, verify_checksums
@@ -20,25 +19,19 @@ from layerprune.runtime.locks import WITHOUT_LIMIT, exclusive_lock
 def heal_together(training: PointHealing) -> Healed | None:
     """Return the dense model with adapters for all cuts of `training`; train them if needed.
 
-    The adapters as they were trained, and `healing.json`, are kept in the training's folder; those
-    of the model are scaled by `heal.strength`. Other runs wait for the one that
+    Adapters and `healing.json` are kept in the training's folder. Other runs wait for the one that
     trains. Of several processes of one run, the first returns the model and the others None.
     """
     file = training.folder / "healing.json"
     alone = processes.num_processes() == 1  # or all of them train together
     with exclusive_lock(file, WITHOUT_LIMIT) if alone else nullcontext():
         healing = read_intact(file, _finished)
-        if healing is None:
-            healed = training.run()
-            if healed is not None:
-                write_dataclass(file, healed.healing)
-                shutil.rmtree(training.checkpoints, ignore_errors=True)
-        else:
-            healed = training.restore(healing) if processes.is_main() else None
-    options = training.config.heal
-    assert isinstance(options, Elastic)
-    if healed is not None and healed.adapted is not None and options.strength is not None:
-        scale_adapters(healed.adapted, options.strength)
+        if healing is not None:
+            return training.restore(healing) if processes.is_main() else None
+        healed = training.run()
+        if healed is not None:
+            write_dataclass(file, healed.healing)
+            shutil.rmtree(training.checkpoints, ignore_errors=True)
     return healed
 
 
@@ -48,19 +41,20 @@ def _finished(file: Path) -> Healing:
 
 
 def point_healing(
-    healing: Healing, config: Config, cuts: range, removed: int, before: float, after: float
+    training: PointHealing, healing: Healing, removed: int, before: float, after: float
 ) -> Healing:
-    """Return the healing of one point: the training of all `cuts`, with the point's own losses.
+    """Return the healing of one point: the training of all cuts, with the point's own losses.
 
-    `removed` is its number of removed layers, which may lie outside of the cuts. The losses of the
-    steps are means over cuts.
+    `removed` is its number of removed layers, which no cut of the training may have. The losses of
+    the steps are means over cuts.
     """
-    options = config.heal
+    options, counts = training.config.heal, [len(cut.dropped) for cut in training.cuts]
     assert isinstance(options, Elastic)
-    sequences = options.sequences_per_cut(config.seed, healing.steps[-1].step, len(cuts))
-    own = sequences[removed] if removed in cuts else 0
+    sequences = options.sequences_per_cut(training.config.seed, healing.steps[-1].step, len(counts))
+    own = dict(zip(counts, sequences, strict=True)).get(removed, 0)
     details: dict[str, float] = {
-        HEALED_TOGETHER: len(cuts),
+        HEALED_TOGETHER: len(counts),
+        FEWEST_LAYERS: counts[0],
         OWN_TOKENS: own * options.sequence_length,
     }
     return replace(healing, heldout_before=before, heldout_after=after, details=details)

@@ -7,7 +7,8 @@ from statistics import median
 
 from layerprune.record.validation import Count, Number
 
-HEALED_TOGETHER, OWN_TOKENS = "cuts healed together", "tokens of this cut"
+HEALED_TOGETHER, FEWEST_LAYERS = "cuts healed together", "fewest layers of these cuts"
+OWN_TOKENS = "tokens of this cut"
 """Names in `Healing.details` of a training that healed several cuts."""
 
 
@@ -57,9 +58,17 @@ class Healing:
     """Numbers specific to the recipe."""
 
     @property
+    def together(self) -> range | None:
+        """The numbers of removed layers that the training healed; None if it was for one point."""
+        if HEALED_TOGETHER not in self.details:
+            return None
+        first = int(self.details[FEWEST_LAYERS])
+        return range(first, first + int(self.details[HEALED_TOGETHER]))
+
+    @property
     def share(self) -> float:
         """The point's share of the training: 1 unless others were healed by it, too."""
-        return 1 / self.details.get(HEALED_TOGETHER, 1)
+        return 1 if self.together is None else 1 / len(self.together)
 
     def __post_init__(self) -> None:
         if any(first.step >= second.step for first, second in pairwise(self.steps)):

@@ -143,12 +143,16 @@ def order_identity(config: Config, model: str, text: str, questions: str) -> dic
     }
 
 
-def training_identity(config: Config, model: str, text: str, questions: str) -> dict[str, Any]:
-    """Return everything that one training for all points of a curve depends on."""
+def training_identity(
+    config: Config, model: str, text: str, questions: str, counts: range
+) -> dict[str, Any]:
+    """Return everything that one training for several numbers of removed layers depends on."""
+    # Adapters are scaled after training; the other two decide on the numbers.
+    without = {"strength", "max_fraction", "bands"}
     return {
+        "counts": list(counts),
         "seed": config.seed,
-        # Adapters are scaled after training.
-        "heal": {name: value for name, value in _healing(config).items() if name != "strength"},
+        "heal": {name: value for name, value in _healing(config).items() if name not in without},
         "text": text,
         "heldout_sequences": config.data.heldout_sequences,
         "cuts": order_identity(config, model, text, questions),

@@ -118,10 +118,10 @@ def plan_points(dense: DenseModel, pending: Sequence[PendingPoint]) -> list[Plan
     ]
 
 
-def plan_cuts(dense: DenseModel) -> tuple[Plan, ...]:
-    """Return the plans of the cuts that are healed together."""
+def plan_cuts(dense: DenseModel, counts: range) -> tuple[Plan, ...]:
+    """Return the plans that remove so many layers."""
     job, num_layers = dense.job, dense.job.source.num_layers
-    targets = [Target(count / num_layers, count) for count in job.healed_together]
+    targets = [Target(count / num_layers, count) for count in counts]
     return tuple(_plans(job, dense, targets)[0])
 
 

@@ -71,21 +71,22 @@ class Job:
         """True if a recipe heals the points."""
         return self.config.heal.recipe != "none"
 
-    @cached_property
-    def training_key(self) -> str:
-        """A hash of what the training of a curve depends on (`heal=elastic`)."""
-        return content_hash(training_identity(self.config, *self.digests))
-
     @property
-    def healed_together(self) -> range:
-        """The numbers of removed layers that one training heals; none if each has its own."""
-        return self.config.heal.healed_together(self.source.num_layers)
+    def trainings(self) -> list[range]:
+        """The numbers of removed layers that each training heals; none if each has its own."""
+        return self.config.heal.trainings(self.source.num_layers)
+
+    def training_folder(self, counts: range) -> Path:
+        """Return the folder of a training for several numbers of removed layers."""
+        depends_on = training_identity(self.config, *self.digests, counts)
+        return self.cache / self.config.heal.recipe / content_hash(depends_on)
 
     @property
     def batch_key(self) -> str | None:
-        """Key of the jobs of one `model_key` that are evaluated together; None for one alone."""
-        if self.healed_together:
-            return self.training_key
+        """Key of the jobs of one `model_key` that run together; None for one that runs alone."""
+        if self.trainings:
+            # The first training tells curves apart, and the options of healing what follows it.
+            return f"{self.training_folder(self.trainings[0])} {self.config.heal}"
         return None if self.healed else "unhealed"
 
     @property
@@ -155,15 +156,16 @@ class JobBuilder:
         if exporting and model_source.fingerprint != NO_FINGERPRINT:
             refuse_export(model_source, config.export, config.heal.recipe != "none")
         requested, notes = targets(config.prune, model_source.num_layers)
-        if trained := config.heal.healed_together(model_source.num_layers):
+        if trainings := config.heal.trainings(model_source.num_layers):
             if config.prune.layers is not None:
                 raise UserError(
                     f"heal={config.heal.recipe} heals a whole curve, and prune.layers is one "
                     "point: use prune.layers_dropped, or heal=lora."
                 )
-            if beyond := [target.count for target in requested if target.count not in trained]:
+            most = trainings[-1][-1]
+            if beyond := [target.count for target in requested if target.count > most]:
                 notes.append(
-                    f"heal={config.heal.recipe} trains for up to {trained[-1]} removed layers, not "
+                    f"heal={config.heal.recipe} trains for up to {most} removed layers, not "
                     f"for {', '.join(map(str, beyond))}: raise heal.max_fraction."
                 )
         if model_source.fingerprint == NO_FINGERPRINT:

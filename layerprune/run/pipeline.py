@@ -35,8 +35,8 @@ from layerprune.export.checkpoint import export
 from layerprune.model.load import torch_device
 from layerprune.prune.layer_distances import TRY_DTYPE
 from layerprune.record.healing import Healing
-from layerprune.record.identity import float32_products, plain, recorded_config
-from layerprune.record.point import Costs, Point, PointPlan, PrunedModel, content_hash
+from layerprune.record.identity import float32_products, recorded_config
+from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
 from layerprune.record.provenance import provenance
 from layerprune.record.speed import Speed
 from layerprune.run.claims import PendingPoint, claimed, pending_points
@@ -50,7 +50,7 @@ from layerprune.shared_forward.memory_budget import MemoryBudget
 from layerprune.shared_forward.prefix_tree import LayerPath
 
 if TYPE_CHECKING:
-    from layerprune.heal.healing import Healed
+    from layerprune.heal.healing import Healed, PointHealing
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +143,8 @@ def _run_points(dense: DenseModel, pending: Sequence[PendingPoint], errors: RunE
             planned += plan_points(dense, points)
         except Exception as error:
             _give_up(points, error, errors)
-    if lead.healed_together and planned:
-        try:
-            _run_healed_together(planned, dense, errors)
-        except Exception as error:
-            _give_up(planned, error, errors)
+    if lead.trainings and planned:
+        _run_bands(planned, dense, errors)
     elif lead.healed and planned:
         dense.unload()  # each healed point loads its own model
         _run_healed(planned, dense.heldout, errors)
@@ -210,41 +207,67 @@ def _evaluations(
             return
 
 
-def _run_healed_together(
-    planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunErrors
-) -> None:
-    """Heal all cuts of a curve by one training, and evaluate the points in one shared pass."""
-    from layerprune.heal.artifacts import save_cut_adapter
+def _run_bands(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunErrors) -> None:
+    """Heal the cuts of each band by one training, and evaluate its points in one shared pass."""
     from layerprune.heal.healing import PointHealing
+
+    job, heldout_ST = dense.job, dense.heldout
+    last = job.trainings[-1]
+    cuts = plan_cuts(dense, range(last.stop))
+    dense.unload()
+    for band in job.trainings:
+        points = [
+            point
+            for point in planned
+            if point.target.count in band or (band == last and point.target.count >= band.stop)
+        ]
+        if not points:
+            continue
+        probes = [cuts[count].kept for count in sorted({band[0], band[len(band) // 2], band[-1]})]
+
+        def loss(model: PreTrainedModel, probes: list[LayerPath] = probes) -> float:
+            """Return the mean over three cuts of the band."""
+            budget = MemoryBudget.of(model, job.config.runtime.memory_bytes)
+            losses = heldout_losses(model, heldout_ST, probes, budget)
+            return fmean(one.nats for one in losses)
+
+        folder = job.training_folder(band)
+        training = PointHealing(
+            job.source, cuts[0], job.text, job.config, folder, folder / "checkpoints", loss,
+            cuts=cuts[band.start : band.stop],
+        )  # fmt: skip
+        memory.reset_peak(torch_device(job.config.runtime.device))
+        try:
+            _run_band(points, training, job.trainings.index(band), heldout_ST, errors)
+        except Exception as error:
+            _give_up(points, error, errors)
+
+
+def _run_band(
+    planned: Sequence[PlannedPoint],
+    training: "PointHealing",
+    band: int,
+    heldout_ST: Tensor,
+    errors: RunErrors,
+) -> None:
+    from layerprune.heal.artifacts import save_cut_adapter, scale_adapters
+    from layerprune.heal.recipes.elastic import Elastic
     from layerprune.heal.together import heal_together, point_healing
 
-    job, cuts, heldout_ST = dense.job, plan_cuts(dense), dense.heldout
-    memory_bytes = job.config.runtime.memory_bytes
-    dense.unload()
-    memory.reset_peak(torch_device(job.config.runtime.device))
-
-    def loss(model: PreTrainedModel) -> float:
-        """Return the mean over the dense model, a cut of half the depth, and the deepest."""
-        probes = [cuts[number].kept for number in sorted({0, len(cuts) // 2, len(cuts) - 1})]
-        budget = MemoryBudget.of(model, memory_bytes)
-        return fmean(each.nats for each in heldout_losses(model, heldout_ST, probes, budget))
-
-    folder = job.cache / "elastic" / job.training_key
-    training = PointHealing(
-        job.source, cuts[0], job.text, job.config, folder, folder / "checkpoints", loss, cuts=cuts
-    )
+    job = planned[0].job
     healed = heal_together(training)
     if healed is None:
         return
-    model, adapted = healed.loaded.model, healed.adapted
+    model, adapted, options = healed.loaded.model, healed.adapted, job.config.heal
     assert adapted is not None
-    budget = MemoryBudget.of(model, memory_bytes)
+    assert isinstance(options, Elastic)
+    strength = options.band_strength(band, len(job.trainings))
+    scale_adapters(adapted, strength)
+    budget = MemoryBudget.of(model, job.config.runtime.memory_bytes)
     by_path = _by_path(planned)
     with adapted.disable_adapter():
         before = heldout_losses(model, heldout_ST, list(by_path), budget, _answer_cache(job))
-    # By all options: adapters of one training may be scaled differently.
-    options = content_hash(plain(asdict(job.config.heal)))
-    answers = AnswerCache(folder / "answers", f"healed-{options}")
+    answers = AnswerCache(training.folder / "answers", f"healed-{strength}")
     evaluate = partial(
         evaluate_paths, healed.loaded, job.eval_tasks, heldout_ST, budget, answers, job.token_cache
     )
@@ -255,9 +278,7 @@ def _run_healed_together(
                 if isinstance(result, Exception):
                     raise result
                 removed, after = point.target.count, result.loss.nats
-                healing = point_healing(
-                    healed.healing, job.config, job.healed_together, removed, unhealed.nats, after
-                )
+                healing = point_healing(training, healed.healing, removed, unhealed.nats, after)
                 save_cut_adapter(adapted, model, point.plan, point.folder)
                 _write(_point(point, result, healing=healing), point.job)
             except Exception as error:

@@ -97,7 +97,8 @@ def planned_jobs(config: Config) -> list[Job]:
     jobs = [builder.build(_point_config(config, range(num_layers)))]
     if config.heal.recipe != "none":
         most = max_healings(num_layers) if config.fit.keep is not None else 1
-        counts = [number for number in config.heal.healed_together(num_layers) if number]
+        trainings = config.heal.trainings(num_layers)
+        counts = [number for numbers in trainings for number in numbers if number]
         counts = counts or [(number + 1) * num_layers // (most + 1) for number in range(most)]
         jobs.append(builder.build(_point_config(config, counts, healed=True)))
     return jobs
@@ -159,8 +160,8 @@ class _Search:
                 raise self._conflict(least, reason)
         if not self._heals:
             return self._finish(unhealed_answer(unhealed), None)
-        if together := self._config.heal.healed_together(self._num_layers):
-            self._heal(together[-1])  # one training gives all candidates
+        if trainings := self._config.heal.trainings(self._num_layers):
+            self._heal(trainings[-1][-1])  # which gives all candidates
         posterior, _ = search(
             unhealed,
             self._baseline.margin,
@@ -223,8 +224,9 @@ class _Search:
         if not self._heals or count == 0:
             return self._curve[count]
         if count not in self._healed:
-            together = self._config.heal.healed_together(self._num_layers)
-            counts = [number for number in together if number] if count in together else [count]
+            trainings = self._config.heal.trainings(self._num_layers)
+            together = [number for numbers in trainings for number in numbers if number]
+            counts = together if count in together else [count]
             self._healed |= zip(counts, self._measure(counts, healed=True), strict=True)
         return self._healed[count]
 

@@ -151,10 +151,12 @@ def test_operations_of_a_token_of_healing(recipe):
 
 
 def test_one_training_of_all_cuts_is_counted_once():
-    asked = config("heal=elastic", "heal.steps=20")
+    asked = config("heal=elastic", "heal.steps=20", "heal.bands=1")
     one, two = (healed_cost(asked, SHAPE, paths) for paths in ([CUT], [WHOLE, CUT]))
     assert one.flops["healing"] == two.flops["healing"]
     assert one.healing_tokens == two.healing_tokens == 20 * 8 * 128
+    bands = config("heal=elastic", "heal.steps=20", "heal.bands=3")
+    assert healed_cost(bands, SHAPE, [CUT]).healing_tokens == 3 * one.healing_tokens
     shared = unhealed_cost(asked, SHAPE, [WHOLE, CUT])
     assert two.flops["tasks and text"] == shared.flops["tasks and text"]
 

@@ -30,7 +30,7 @@ from layerprune.run.pipeline import run_job
 HEALING = (
     "heal=elastic", "heal.steps=6", "heal.batch_size=4", "heal.micro_batch_size=2",
     "heal.sequence_length=32", "heal.rank=4", "heal.warmup_steps=1", "heal.eval_every=3",
-    "heal.learning_rate=1e-2", "heal.max_fraction=0.5",
+    "heal.learning_rate=1e-2", "heal.max_fraction=0.5", "heal.bands=1",
 )  # fmt: skip
 
 
@@ -52,6 +52,34 @@ def test_in_the_long_run_cuts_are_drawn_equally_often(tiny_folder):
     counts = options.sequences_per_cut(seed=0, steps=3000, num_cuts=5)
     assert sum(counts) == 3000 * 4
     assert max(counts) < 1.05 * min(counts)
+
+
+def test_bands_divide_the_range_and_their_strength_rises_to_one(tiny_folder):
+    def options(*overrides):
+        return configure(tiny_folder, "elastic", "heal.strength=0.4", *overrides).heal
+
+    assert options("heal.bands=1").trainings(30) == [range(19)]
+    assert options("heal.bands=2").trainings(30) == [range(9), range(9, 19)]
+    assert options("heal.bands=50", "heal.max_fraction=0.3").trainings(8) == [
+        range(1), range(1, 2), range(2, 3)
+    ]  # fmt: skip
+    assert options("heal.max_fraction=0.999").trainings(8)[-1][-1] == 7  # a layer must remain
+    assert options().band_strength(0, 1) == 0.4
+    assert [options().band_strength(band, 3) for band in range(3)] == [0.4, 0.7, 1.0]
+
+
+def test_each_band_has_its_own_training(tmp_path, tiny_folder, tiny_tasks):
+    both = "prune.layers_dropped=[0,1,3,6]", *HEALING, "heal.bands=2", "heal.strength=0.5"
+    points = run_tiny(tmp_path, tiny_folder, tiny_tasks, *both)
+    assert [point.healing.together for point in points] == [range(2), range(2), *2 * [range(2, 5)]]
+    folders = sorted((tmp_path / "outputs/cache/elastic").iterdir())
+    assert len(folders) == 2
+    # One of three bands, too, has no layer removed or one: it is not trained again.
+    run_tiny(
+        tmp_path, tiny_folder, tiny_tasks, "prune.layers_dropped=1", *HEALING, "heal.bands=2",
+        "heal.max_fraction=0.45",
+    )  # fmt: skip
+    assert sorted((tmp_path / "outputs/cache/elastic").iterdir()) == folders
 
 
 def test_groups_of_a_batch_differ_by_one_sequence_at_most():

@@ -14,29 +14,39 @@ from layerprune.heal.setup import Examples, HealContext, TrainingSetup
 
 @recipe("elastic", reference="after LayerDrop (Fan et al., arXiv 1909.11556)")
 class Elastic(LoraOptions):
-    """LoRA adapters, trained once for all points of a curve.
+    """LoRA adapters, trained once for many points of a curve.
 
-    Every micro-batch is split over several cuts, drawn anew for each step: the model without 0, 1,
-    2, ... layers, up to `max_fraction`. After training, the adapters are scaled by `strength`.
-    Points beyond `max_fraction` get the same adapters, which were not trained for them.
+    The numbers of removed layers from 0 to `max_fraction` are divided into `bands`. Each band has
+    its own adapters. In training, every micro-batch is split over several cuts of the band, drawn
+    for each step. Points beyond `max_fraction` get the adapters of the last band.
     """
 
     own_loss = True
 
-    steps: int = II("product:8,${model.healing.steps}")
-    """Optimiser steps: eight times as many as for one point."""
+    steps: int = II("product:4,${model.healing.steps}")
+    """Optimiser steps of each band: four times as many as for one point."""
     warmup_steps: int = zero_allowed(II("warmup:${heal.steps},100"))
     """Steps over which the learning rate rises; fewer than `steps`."""
     max_fraction: float = 0.6
     """Largest fraction of layers to train for."""
+    bands: int = 2
+    """Parts of the range of removed layers, each with its own training."""
     cuts_per_batch: int = 2
     """Cuts that share each micro-batch, at most one per sequence."""
     strength: float | None = 0.5
-    """Factor on the adapters' output after training."""
+    """Factor on the adapters' output after training, in the band of the smallest cuts; it rises
+    evenly to 1 in the last band."""
 
-    def healed_together(self, num_layers: int) -> range:
-        """Return the numbers of removed layers up to `max_fraction`."""
-        return range(min(round(self.max_fraction * num_layers), num_layers - 1) + 1)
+    def trainings(self, num_layers: int) -> list[range]:
+        """Return the numbers of removed layers in each band."""
+        most = min(round(self.max_fraction * num_layers), num_layers - 1)
+        bands = min(self.bands, most + 1)
+        return [range(part.start, part.stop) for part in split(most + 1, bands)]
+
+    def band_strength(self, band: int, bands: int) -> float:
+        """Return the factor on the adapters' output in one of several bands."""
+        strength = 1.0 if self.strength is None else self.strength
+        return strength + (1 - strength) * (band / (bands - 1) if bands > 1 else 0.0)
 
     def training_load(self, kept: int, dense: int, first: int) -> TrainingLoad:
         """Return the load of a cut of average depth; memory is that of the dense model."""

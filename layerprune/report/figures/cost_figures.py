@@ -61,7 +61,7 @@ def training_cost_data(curves: Sequence[Curve]) -> list[Datum]:
             for point in curve.points
             if (healing := point.healing) is not None
             and healing.seconds_per_token is not None
-            and healing.share == 1
+            and healing.together is None
             for panel, value, scale in (
                 (TIME, healing.seconds_per_token, 1000),
                 (MEMORY, healing.peak_memory_bytes, 1 / 2**30),

@@ -48,20 +48,22 @@ def trained_points(curves: Sequence[Curve]) -> list[tuple[Curve, Point]]:
 
     Of points that one training healed together, the first stands for all.
     """
-    trained = []
+    trained: dict[object, tuple[Curve, Point]] = {}
     for curve in curves:
-        points = [
-            point
-            for point in curve.points
-            if point.healing is not None and point.healing.trained_steps
-        ]
-        together = [point for point in points if _healed_together(point)]
-        trained += [(curve, point) for point in points if point not in together[1:]]
-    return sorted(trained, key=lambda pair: pair[1].num_dropped)
+        for point in curve.points:
+            if point.healing is not None and point.healing.trained_steps:
+                trained.setdefault((id(curve), point.healing.together or point.key), (curve, point))
+    return sorted(trained.values(), key=lambda pair: pair[1].num_dropped)
 
 
-def _healed_together(point: Point) -> bool:
-    return point.healing is not None and point.healing.share < 1
+def _cuts(point: Point) -> str:
+    """Return the numbers of removed layers that the point's training healed."""
+    assert point.healing is not None
+    together = point.healing.together
+    if together is not None:
+        return f"{together[0]} to {together[-1]} layers removed"
+    count = point.num_dropped
+    return f"{count} layer{'' if count == 1 else 's'} removed"
 
 
 def healing_data(curves: Sequence[Curve]) -> list[Datum]:
@@ -69,11 +71,7 @@ def healing_data(curves: Sequence[Curve]) -> list[Datum]:
     panels: dict[str, list[tuple[Curve, Point]]] = {}
     trained = trained_points(curves)
     for curve, point in trained:
-        count = point.num_dropped
-        panel = f"{count} layer{'' if count == 1 else 's'} removed"
-        panels.setdefault("all cuts" if _healed_together(point) else panel, []).append(
-            (curve, point)
-        )
+        panels.setdefault(_cuts(point), []).append((curve, point))
     data = []
     max_losses = max(4, MAX_LOSSES // max(1, len(trained)))
     for panel, points in panels.items():
@@ -252,9 +250,8 @@ def _numbers(curves: Sequence[Curve]) -> list[str]:
         heldout = thinned(point.healing.heldout_losses, max(2, MAX_NUMBERS // len(points)))
         first, last = point.healing.trained_steps[0], point.healing.trained_steps[-1]
         losses = ", ".join(f"{loss:.3f} at step {step}" for step, loss in heldout)
-        cut = "all cuts" if _healed_together(point) else f"{point.num_dropped} layers removed"
         texts.append(
-            f"{curve.label}, {cut}: held-out {losses}; "
+            f"{curve.label}, {_cuts(point)}: held-out {losses}; "
             f"training {first.loss:.3f} at step {first.step}, {last.loss:.3f} at step {last.step}"
         )
     return texts

@@ -111,19 +111,19 @@ def _note(points: Sequence[tuple[str, Point, Healing]], with_tasks: bool, unpair
     if unpaired:
         lines.append("No number before an arrow: the study lacks this point without healing.")
     details: dict[str, list[str]] = {}
-    together: dict[str, list[Healing]] = {}
+    together: dict[tuple[str, range], list[float]] = {}
     for name, point, healing in points:
-        if healing.share < 1:
-            together.setdefault(name, []).append(healing)
+        if healing.together is not None:
+            own = together.setdefault((name, healing.together), [])
+            own.append(healing.details[OWN_TOKENS])
         elif healing.details:
             pairs = ", ".join(f"{key} {value:.4g}" for key, value in healing.details.items())
             details.setdefault(name, []).append(f"n={point.num_dropped} {pairs}")
     lines += [f"{name}: {'; '.join(numbers)}." for name, numbers in details.items()]
-    for name, healings in together.items():
-        own = sorted(healing.details[OWN_TOKENS] for healing in healings)
-        tokens = " to ".join(dict.fromkeys(short(int(count)) for count in (own[0], own[-1])))
+    for (name, counts), own in together.items():
+        tokens = " to ".join(dict.fromkeys(short(int(count)) for count in (min(own), max(own))))
         lines.append(
-            f"{name}: one training healed {round(1 / healings[0].share)} cuts together, each on "
+            f"{name}: one training for {counts[0]} to {counts[-1]} layers removed, each on "
             f"{tokens} of its tokens; tokens, seconds and memory are those of the whole training."
         )
     return " ".join(lines)
