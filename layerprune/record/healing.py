@@ -37,7 +37,8 @@ class Healing:
     recipe: str
     """Name of the recipe."""
     steps: tuple[TrainingStep, ...]
-    """Losses and cost of the optimiser steps, from step 0."""
+    """Losses and cost of the optimiser steps, from step 0; losses are means over cuts that are
+    healed together."""
     tokens: Count
     """Tokens trained on; repeated text counts each time."""
     seconds: Number

@@ -34,6 +34,7 @@ from layerprune.evaluate.speed import speeds
 from layerprune.export.checkpoint import export
 from layerprune.model.load import torch_device
 from layerprune.prune.layer_distances import TRY_DTYPE
+from layerprune.prune.plan import Plan
 from layerprune.record.healing import Healing
 from layerprune.record.identity import float32_products, recorded_config
 from layerprune.record.point import Costs, Point, PointPlan, PrunedModel
@@ -209,13 +210,11 @@ def _evaluations(
 
 def _run_bands(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunErrors) -> None:
     """Heal the cuts of each band by one training, and evaluate its points in one shared pass."""
-    from layerprune.heal.healing import PointHealing
-
     job, heldout_ST = dense.job, dense.heldout
     last = job.trainings[-1]
     cuts = plan_cuts(dense, range(last.stop))
     dense.unload()
-    for band in job.trainings:
+    for number, band in enumerate(job.trainings):
         points = [
             point
             for point in planned
@@ -223,24 +222,32 @@ def _run_bands(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunEr
         ]
         if not points:
             continue
-        probes = [cuts[count].kept for count in sorted({band[0], band[len(band) // 2], band[-1]})]
-
-        def loss(model: PreTrainedModel, probes: list[LayerPath] = probes) -> float:
-            """Return the mean over three cuts of the band."""
-            budget = MemoryBudget.of(model, job.config.runtime.memory_bytes)
-            losses = heldout_losses(model, heldout_ST, probes, budget)
-            return fmean(one.nats for one in losses)
-
-        folder = job.training_folder(band)
-        training = PointHealing(
-            job.source, cuts[0], job.text, job.config, folder, folder / "checkpoints", loss,
-            cuts=cuts[band.start : band.stop],
-        )  # fmt: skip
         memory.reset_peak(torch_device(job.config.runtime.device))
         try:
-            _run_band(points, training, job.trainings.index(band), heldout_ST, errors)
+            training = _band_training(job, heldout_ST, cuts, band)
+            _run_band(points, training, number, heldout_ST, errors)
         except Exception as error:
             _give_up(points, error, errors)
+
+
+def _band_training(
+    job: Job, heldout_ST: Tensor, cuts: Sequence[Plan], band: range
+) -> "PointHealing":
+    """Return the training of the cuts of a band; `cuts` are all, from the dense model's plan."""
+    from layerprune.heal.healing import PointHealing
+
+    probes = [cuts[count].kept for count in sorted({band[0], band[len(band) // 2], band[-1]})]
+
+    def loss(model: PreTrainedModel) -> float:
+        """Return the mean over three cuts of the band."""
+        budget = MemoryBudget.of(model, job.config.runtime.memory_bytes)
+        return fmean(one.nats for one in heldout_losses(model, heldout_ST, probes, budget))
+
+    folder = job.training_folder(band)
+    return PointHealing(
+        job.source, cuts[0], job.text, job.config, folder, folder / "checkpoints", loss,
+        cuts=tuple(cuts[band.start : band.stop]),
+    )  # fmt: skip
 
 
 def _run_band(
