@@ -64,6 +64,13 @@ class PointHealing:
     cuts: tuple[Plan, ...] = ()
     """The plans that one training heals together, for recipes that do; `plan` is dense then."""
 
+    @property
+    def strength(self) -> float:
+        """Factor on the output of LoRA adapters after training."""
+        options = self.config.heal
+        given = options.strength if isinstance(options, LoraOptions) else None
+        return 1.0 if given is None else given
+
     def run(self) -> Healed | None:
         """Load the model, prune it, heal it, and save what changed.
 
@@ -145,10 +152,9 @@ class PointHealing:
                 shard_frozen_weights(setup, model, device)
             prepare_seconds = round(time.monotonic() - started, 3)
             healing = train(setup, options, training_args, lambda: self.heldout(model))
-        strength = options.strength if isinstance(options, LoraOptions) else None
         # Adapters for several cuts are kept as they were trained, and scaled when they are used.
-        if setup.adapted is not None and strength is not None and not self.cuts:
-            scale_adapters(setup.adapted, strength)
+        if setup.adapted is not None and self.strength != 1 and not self.cuts:
+            scale_adapters(setup.adapted, self.strength)
             healing = replace(healing, heldout_after=self.heldout(model))
         return setup, replace(healing, prepare_seconds=prepare_seconds)
 

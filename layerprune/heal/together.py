@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from layerprune.heal.artifacts import ADAPTER
+from layerprune.heal.artifacts import ADAPTER, scale_adapters
 from layerprune.heal.healing import Healed, PointHealing
 from layerprune.heal.recipes.elastic import Elastic
 from layerprune.record.healing import FEWEST_LAYERS, HEALED_TOGETHER, OWN_TOKENS, Healing
@@ -19,7 +19,8 @@ from layerprune.runtime.locks import WITHOUT_LIMIT, exclusive_lock
 def heal_together(training: PointHealing) -> Healed | None:
     """Return the dense model with adapters for all cuts of `training`; train them if needed.
 
-    Adapters and `healing.json` are kept in the training's folder. Other runs wait for the one that
+    The adapters as they were trained, and `healing.json`, are kept in the training's folder; those
+    of the model are scaled by `heal.strength`. Other runs wait for the one that
     trains. Of several processes of one run, the first returns the model and the others None.
     """
     file = training.folder / "healing.json"
@@ -27,11 +28,12 @@ def heal_together(training: PointHealing) -> Healed | None:
     with exclusive_lock(file, WITHOUT_LIMIT) if alone else nullcontext():
         healing = read_intact(file, _finished)
         if healing is not None:
-            return training.restore(healing) if processes.is_main() else None
-        healed = training.run()
-        if healed is not None:
+            healed = training.restore(healing) if processes.is_main() else None
+        elif (healed := training.run()) is not None:
             write_dataclass(file, healed.healing)
             shutil.rmtree(training.checkpoints, ignore_errors=True)
+    if healed is not None and healed.adapted is not None:
+        scale_adapters(healed.adapted, training.strength)
     return healed
 
 

@@ -214,7 +214,7 @@ def _run_bands(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunEr
     last = job.trainings[-1]
     cuts = plan_cuts(dense, range(last.stop))
     dense.unload()
-    for number, band in enumerate(job.trainings):
+    for band in job.trainings:
         points = [
             point
             for point in planned
@@ -225,7 +225,7 @@ def _run_bands(planned: Sequence[PlannedPoint], dense: DenseModel, errors: RunEr
         memory.reset_peak(torch_device(job.config.runtime.device))
         try:
             training = _band_training(job, heldout_ST, cuts, band)
-            _run_band(points, training, number, heldout_ST, errors)
+            _run_band(points, training, heldout_ST, errors)
         except Exception as error:
             _give_up(points, error, errors)
 
@@ -253,28 +253,23 @@ def _band_training(
 def _run_band(
     planned: Sequence[PlannedPoint],
     training: "PointHealing",
-    band: int,
     heldout_ST: Tensor,
     errors: RunErrors,
 ) -> None:
-    from layerprune.heal.artifacts import save_cut_adapter, scale_adapters
-    from layerprune.heal.recipes.elastic import Elastic
+    from layerprune.heal.artifacts import save_cut_adapter
     from layerprune.heal.together import heal_together, point_healing
 
     job = planned[0].job
     healed = heal_together(training)
     if healed is None:
         return
-    model, adapted, options = healed.loaded.model, healed.adapted, job.config.heal
+    model, adapted = healed.loaded.model, healed.adapted
     assert adapted is not None
-    assert isinstance(options, Elastic)
-    strength = options.band_strength(band, len(job.trainings))
-    scale_adapters(adapted, strength)
     budget = MemoryBudget.of(model, job.config.runtime.memory_bytes)
     by_path = _by_path(planned)
     with adapted.disable_adapter():
         before = heldout_losses(model, heldout_ST, list(by_path), budget, _answer_cache(job))
-    answers = AnswerCache(training.folder / "answers", f"healed-{strength}")
+    answers = AnswerCache(training.folder / "answers", f"strength-{training.strength}")
     evaluate = partial(
         evaluate_paths, healed.loaded, job.eval_tasks, heldout_ST, budget, answers, job.token_cache
     )

@@ -54,9 +54,9 @@ def test_in_the_long_run_cuts_are_drawn_equally_often(tiny_folder):
     assert max(counts) < 1.05 * min(counts)
 
 
-def test_bands_divide_the_range_and_their_strength_rises_to_one(tiny_folder):
+def test_bands_divide_the_range(tiny_folder):
     def options(*overrides):
-        return configure(tiny_folder, "elastic", "heal.strength=0.4", *overrides).heal
+        return configure(tiny_folder, "elastic", *overrides).heal
 
     assert options("heal.bands=1").trainings(30) == [range(19)]
     assert options("heal.bands=2").trainings(30) == [range(9), range(9, 19)]
@@ -64,12 +64,10 @@ def test_bands_divide_the_range_and_their_strength_rises_to_one(tiny_folder):
         range(1), range(1, 2), range(2, 3)
     ]  # fmt: skip
     assert options("heal.max_fraction=0.999").trainings(8)[-1][-1] == 7  # a layer must remain
-    assert options().band_strength(0, 1) == 0.4
-    assert [options().band_strength(band, 3) for band in range(3)] == [0.4, 0.7, 1.0]
 
 
 def test_each_band_has_its_own_training(tmp_path, tiny_folder, tiny_tasks):
-    both = "prune.layers_dropped=[0,1,3,6]", *HEALING, "heal.bands=2", "heal.strength=0.5"
+    both = "prune.layers_dropped=[0,1,3,6]", *HEALING, "heal.bands=2"
     points = run_tiny(tmp_path, tiny_folder, tiny_tasks, *both)
     assert [point.healing.together for point in points] == [range(2), range(2), *2 * [range(2, 5)]]
     folders = sorted((tmp_path / "outputs/cache/elastic").iterdir())

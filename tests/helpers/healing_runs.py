@@ -30,9 +30,8 @@ SMALL = (
 
 def configure(folder, recipe, *overrides) -> Config:
     small = SMALL if recipe in TRAINED else ("heal.sequences=20", "heal.sequence_length=32")
-    extra = ("heal.rank=4",) if recipe in ("lora", "qlora") else ()
+    extra = ("heal.rank=4",) if recipe in ("lora", "qlora", "elastic") else ()
     extra += ("heal.text_share=0.5",) if recipe == "seam" else ()
-    extra += ("heal.rank=4", "heal.strength=1") if recipe == "elastic" else ()
     return compose(
         "model=custom", f"model.path={folder}", f"heal={recipe}", *small, *extra, *overrides
     )

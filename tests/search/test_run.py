@@ -155,7 +155,7 @@ def test_one_training_gives_a_search_all_of_its_candidates(settings, tmp_path):
     result = run(compose(*overrides))
     assert result.candidates == (1, 2, 3, 4)  # seven tenths of six layers
     assert healed(tmp_path) == [1, 2, 3, 4]
-    assert len(list((tmp_path / "cache/elastic").iterdir())) == 1
+    assert len(list((tmp_path / "cache/elastic").iterdir())) == 2  # bands
     assert "Healed 4 of at most 4 candidates" in "\n".join(result.lines())
     _, planned = planned_jobs(compose(*overrides))
     assert [target.count for target in planned.requested] == [1, 2, 3, 4]

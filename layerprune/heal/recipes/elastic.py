@@ -33,20 +33,12 @@ class Elastic(LoraOptions):
     """Parts of the range of removed layers, each with its own training."""
     cuts_per_batch: int = 2
     """Cuts that share each micro-batch, at most one per sequence."""
-    strength: float | None = 0.5
-    """Factor on the adapters' output after training, in the band of the smallest cuts; it rises
-    evenly to 1 in the last band."""
 
     def trainings(self, num_layers: int) -> list[range]:
         """Return the numbers of removed layers in each band."""
         most = min(round(self.max_fraction * num_layers), num_layers - 1)
         bands = min(self.bands, most + 1)
         return [range(part.start, part.stop) for part in split(most + 1, bands)]
-
-    def band_strength(self, band: int, bands: int) -> float:
-        """Return the factor on the adapters' output in one of several bands."""
-        strength = 1.0 if self.strength is None else self.strength
-        return strength + (1 - strength) * (band / (bands - 1) if bands > 1 else 0.0)
 
     def training_load(self, kept: int, dense: int, first: int) -> TrainingLoad:
         """Return the load of a cut of average depth; memory is that of the dense model."""
