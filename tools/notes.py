@@ -142,6 +142,7 @@ class View:
 
 
 VIEWS = {
+    "elastic": View(("accuracy", "loss"), (accuracies, losses, costs)),
     "fig1": View(("accuracy", "loss", "nearest"), (accuracies, losses)),
     "fig2": View(("accuracy",), (accuracies, losses, plans, critical)),
     "fig3": View(("loss",), (losses,)),
@@ -278,9 +279,21 @@ Row = tuple[str, Curve, Callable[[Point], str]]
 """A table's row: its name, the points, and the cell's text for each."""
 
 
+MAX_FRACTIONS = 10
+"""Columns of a table by fraction; more fractions are rows."""
+
+
 def _by_fraction(what: str, rows: Sequence[Row], note: str) -> TextTable:
-    """A column for each fraction dropped, with the number of layers."""
+    """A column for each fraction dropped, with the number of layers; a row, if they are many."""
     points = [point for _, curve, _ in rows for point in curve.points]
+    if len({(point.plan.fraction, point.num_dropped) for point in points}) > MAX_FRACTIONS:
+        counts = sorted({point.num_dropped for point in points})
+        of_rows = [
+            {point.num_dropped: cell(point) for point in curve.points} for _, curve, cell in rows
+        ]
+        by_count = ((str(n), *(of_row.get(n, "") for of_row in of_rows)) for n in counts)
+        names = tuple(name for name, *_ in rows)
+        return TextTable("", 0, (f"{what}; layers removed", *names), tuple(by_count), note)
     # Of models of several depths, as many layers are another fraction.
     fractions = sorted({(point.plan.fraction, point.num_dropped) for point in points})
     cells = []

@@ -18,8 +18,15 @@ def provenance_facts(
     points = [point for curve in curves for point in curve.points]
     times = sorted(point.provenance.time for point in points)
     seconds = sum(point.costs.total_seconds for point in points)
-    healings = [point.healing for point in points if point.healing is not None]
-    healing_seconds = sum(healing.prepare_seconds + healing.seconds for healing in healings)
+    # Points that one training healed have the same steps: it counts once.
+    healings = {
+        (healing.recipe, healing.steps, healing.together or point.key): healing
+        for point in points
+        if (healing := point.healing) is not None
+    }
+    healing_seconds = sum(
+        healing.prepare_seconds + healing.seconds for healing in healings.values()
+    )
     more = f" and {healing_seconds:,.0f} s of healing" if healing_seconds else ""
     settings = dict.fromkeys(
         name
