@@ -294,12 +294,22 @@ def scatter_chart(blocks: Sequence[Block], metric: str) -> alt.HConcatChart:
             color=alt.Color(
                 "first:Q",
                 scale=alt.Scale(range=theme.SIMILAR_TO_DIFFERENT[::-1]),
-                legend=alt.Legend(title="first layer", orient="right"),
+                legend=alt.Legend(
+                    title="first layer of the block",
+                    titleOrient="left",
+                    orient="top",
+                    direction="horizontal",
+                    gradientLength=200,
+                ),
             )
         )
+        # To the right of a point and below it: another point is often just under the lowest.
         words = [
-            base.mark_text(dy=dy, fontSize=12, color=theme.LABEL).encode(text=f"{field}:N")
-            for field, dy in (("above", -11), ("below", 13))
+            base.mark_text(fontSize=12, color=theme.LABEL, **place).encode(text=f"{field}:N")
+            for field, place in (
+                ("above", {"dy": -11}),
+                ("below", {"align": "left", "dx": 8, "dy": 5}),
+            )
         ]
         found = correlation(some, PREDICTORS["distance"], OUTCOMES["loss"])
         title = alt.TitleParams(
@@ -321,7 +331,7 @@ def places_chart(blocks: Sequence[Block], metric: str) -> alt.VConcatChart:
     ]  # fmt: skip
     scale = alt.Scale(domain=names, range=list(theme.HUES[: len(names)]))
     color = alt.Color(
-        "size:N", scale=scale, legend=alt.Legend(title="layers dropped", orient="top")
+        "size:N", scale=scale, legend=alt.Legend(title="layers removed", orient="top")
     )
 
     def panel(field: str, title: str) -> alt.Chart:
@@ -341,7 +351,7 @@ def places_chart(blocks: Sequence[Block], metric: str) -> alt.VConcatChart:
         panel("loss", "held-out loss (nats)"),
         panel("distance", f"{metric} distance"),
         data=alt.Data(values=data),
-    ).properties(title="What is lost, and the distance that should tell, by place")
+    ).properties(title="Loss and distance by the first layer of a block")
 
 
 def _span(values: Sequence[float]) -> list[float]:

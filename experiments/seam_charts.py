@@ -18,13 +18,13 @@ def drift_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
             for slot, value in enumerate(kept[name].angle(first))
         ]
         return _lines(
-            data, names, "angular distance to the dense model" if first else "",
+            data, names, "angular distance (units of pi)" if first else "",
             "first token of a sequence" if first else "all other tokens", 300,
             alt.Scale(domain=[0, 0.75]),
         )  # fmt: skip
 
     return alt.hconcat(panel(first=True), panel(first=False)).properties(
-        title="How far the states above a seam are from where they should be"
+        title="Distance of the states above a seam from the dense model's"
     )
 
 
@@ -38,9 +38,9 @@ def sink_chart(kept: dict[str, Kept]) -> alt.HConcatChart:
             shares.append({"model": name, "layer": one.layers[0] + slot, "value": float(value)})
     names = list(kept)
     return alt.hconcat(
-        _lines(norms, names, "norm of the first token's state", "how large it is", 300,
+        _lines(norms, names, "norm of the first token's state", "norm", 300,
                alt.Scale(type="log")),
-        _lines(shares, names, "attention on the first token", "how much it is looked at", 300,
+        _lines(shares, names, "attention on the first token", "attention", 300,
                alt.Scale(domain=[0, 1])),
     ).properties(title="The first token as an attention sink")  # fmt: skip
 
@@ -97,7 +97,7 @@ def _told_apart(names: list[str]) -> tuple[alt.Color, alt.Shape]:
     blocks = [name for name in names if name != WHOLE]
     hues = {WHOLE: theme.DENSE, **dict(zip(blocks, theme.HUES, strict=False))}
     shapes = {WHOLE: "circle", **dict(zip(blocks, theme.SHAPES, strict=False))}
-    legend = alt.Legend(title="layers dropped", titleOrient="left", orient="top")
+    legend = alt.Legend(title="layers removed", titleOrient="left", orient="top")
     return (
         alt.Color("model:N", legend=legend,
                   scale=alt.Scale(domain=names, range=[hues[name] for name in names])),
