@@ -13,7 +13,7 @@ NAMES = sorted(path.stem for path in conf_dir().glob("experiment/*.yaml"))
 PAPER = [name for name in NAMES if name.endswith("_paper")]
 
 POINTS = {
-    "fig1": 14, "fig2": 20, "fig3": 14, "fig4": 1, "fig5": 28, "fig6": 6, "fig7": 32,
+    "elastic": 21, "fig1": 14, "fig2": 62, "fig3": 14, "fig4": 1, "fig5": 28, "fig6": 6, "fig7": 32,
     "fig7_order": 32, "fig8": 6, "fig9": 6, "v2": 7, "speed": 6, "training_cost": 6, "recipes": 8,
     "metrics": 54, "strategies": 30, "calibration": 48, "eval_text": 12, "quantisation": 12,
     "predictor": 76, "demo": 60, "demo_healed": 1, "fit": 36,
