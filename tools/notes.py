@@ -293,7 +293,8 @@ def _by_fraction(what: str, rows: Sequence[Row], note: str) -> TextTable:
         ]
         by_count = ((str(n), *(of_row.get(n, "") for of_row in of_rows)) for n in counts)
         names = tuple(name for name, *_ in rows)
-        return TextTable("", 0, (f"{what}; layers removed", *names), tuple(by_count), note)
+        corner = what if what == "layers removed" else f"{what}; layers removed"
+        return TextTable("", 0, (corner, *names), tuple(by_count), note)
     # Of models of several depths, as many layers are another fraction.
     fractions = sorted({(point.plan.fraction, point.num_dropped) for point in points})
     cells = []
