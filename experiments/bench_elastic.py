@@ -3,8 +3,8 @@
     python experiments/bench_elastic.py [--depths 16] [--outputs outputs]
 
 The bundled model, all questions of `facts`, nothing cached. One by one means as for every other
-recipe: each point has a model of its own, which is loaded first. Adapters get random weights, since
-training does not change the time. Scores must be equal.
+recipe: each point loads its model first. Adapters get random weights, since training does not
+change the time. Scores must be equal.
 """
 
 import argparse

@@ -147,9 +147,9 @@ class Session:
     def plan_jobs(self, composed: list[DictConfig]) -> list[list[int]]:
         """Return batches of the jobs of a sweep that have something to do.
 
-        Jobs of one model follow each other, those without healing first and in one batch: one
-        shared pass evaluates them. Raises `UserError` with a line for each combination that cannot
-        be, before any starts.
+        Jobs of one model follow each other, those without healing first. One batch has all jobs
+        that one shared pass evaluates: those without healing, and those that are healed together.
+        Raises `UserError` with a line for each combination that cannot be, before any starts.
         """
         if not composed:
             raise UserError("The sweep is empty: a `glob(...)` or `range(...)` matches nothing.")
@@ -177,7 +177,7 @@ class Session:
         for healed in (False, True):
             for number, job in enumerate(self.jobs):
                 if job.healed is healed and not job.done:
-                    batch = number if job.batch_key is None else job.batch_key
+                    batch = job.batch_key or number
                     batches[job.model_key].setdefault(batch, []).append(number)
         plan = [batch for of_model in batches.values() for batch in of_model.values()]
         if plan:

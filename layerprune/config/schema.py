@@ -292,6 +292,8 @@ class HealOptions:
     """Quantization in which the recipe loads, heals and leaves the model, if it is not free."""
     own_loss: ClassVar[bool] = False
     """Training minimises more than the next token's cross-entropy: another scale than `loss`."""
+    uses_micro_batches: ClassVar[bool] = False
+    """The micro-batches of a step change a result by more than rounding."""
     recipe: str = MISSING
     """One of the recipes; `heal=NAME` sets it."""
 

@@ -114,24 +114,32 @@ def unhealed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> C
 
 
 def healed_cost(config: Config, shape: Shape, paths: Sequence[LayerPath]) -> Cost:
-    """Estimate the healing and evaluation of cut models: one by one, or all by one training."""
-    heal, quantization = config.heal, config.healed_quantization
-    together = heal.trainings(shape.num_layers)
-    every_layer = tuple(range(shape.num_layers))
-    cost = _evaluation(config, shape, paths, quantization) if together else Cost()
-    for path in [every_layer] * len(together) if together else paths:
-        point = Cost() if together else _evaluation(config, shape, [path], quantization)
-        data, measurements = config.data, 2
-        if isinstance(heal, TrainingOptions):
-            measurements = 1 + -(-heal.steps // heal.eval_every)
-        text = measurements * data.heldout_sequences * data.sequence_length
-        flops = text * shape.token_flops(len(path), data.sequence_length)
-        point.add_stage("held-out loss while healing", flops, PREFILL, quantization)
-        tokens, flops = healing_flops(heal, shape, path)
-        point.healing_tokens = tokens
-        point.add_stage("healing", flops, TRAINING, quantization)
-        point.memory = max(point.memory, _healing_memory(config, shape, path, quantization))
-        cost.add(point)
+    """Estimate the healing and evaluation of cut models: one by one, or many by one training."""
+    quantization, num_layers = config.healed_quantization, shape.num_layers
+    if bands := config.heal.trainings(num_layers):
+        cost = _evaluation(config, shape, paths, quantization)
+        for _ in bands:
+            cost.add(_healing(config, shape, tuple(range(num_layers))))
+        return cost
+    cost = Cost()
+    for path in paths:
+        cost.add(_evaluation(config, shape, [path], quantization))
+        cost.add(_healing(config, shape, path))
+    return cost
+
+
+def _healing(config: Config, shape: Shape, path: LayerPath) -> Cost:
+    """Estimate one healing, with the held-out losses that are measured meanwhile."""
+    heal, quantization, data = config.heal, config.healed_quantization, config.data
+    measurements = 2
+    if isinstance(heal, TrainingOptions):
+        measurements = 1 + -(-heal.steps // heal.eval_every)
+    text = measurements * data.heldout_sequences * data.sequence_length
+    cost = Cost(memory=_healing_memory(config, shape, path, quantization))
+    flops = text * shape.token_flops(len(path), data.sequence_length)
+    cost.add_stage("held-out loss while healing", flops, PREFILL, quantization)
+    cost.healing_tokens, flops = healing_flops(heal, shape, path)
+    cost.add_stage("healing", flops, TRAINING, quantization)
     return cost
 
 

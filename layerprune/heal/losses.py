@@ -68,8 +68,8 @@ class ElasticNextToken(nn.Module):
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
         """Return the loss on token ids [B, T], which go through the step's next cuts."""
-        # Layers that no cut of this batch keeps have a gradient of 0: processes that average
-        # gradients wait for those of every weight.
+        # Layers that no cut of this batch keeps have a gradient of 0: where processes average
+        # gradients, every weight must have one.
         loss = torch.stack([part.sum() for part in self._trained]).sum() * 0.0
         cuts = next(self._draws)
         for cut, rows in zip(cuts, split(len(input_ids), len(cuts)), strict=True):

@@ -76,7 +76,7 @@ class TrainingSetup:
     """The model with its LoRA adapters, for recipes that train those."""
     trains_all_weights: bool = False
     """Every weight is trained. The weights are then saved only for an export."""
-    on_step: Callable[[int], None] | None = None
+    before_step: Callable[[int], None] | None = None
     """Called before each optimiser step with the number of steps that are done."""
 
 

@@ -19,9 +19,9 @@ from layerprune.runtime.locks import WITHOUT_LIMIT, exclusive_lock
 def heal_together(training: PointHealing) -> Healed | None:
     """Return the dense model with adapters for all cuts of `training`; train them if needed.
 
-    The adapters as they were trained, and `healing.json`, are kept in the training's folder; those
-    of the model are scaled by `heal.strength`. Other runs wait for the one that
-    trains. Of several processes of one run, the first returns the model and the others None.
+    The training's folder keeps `healing.json` and the adapters as they were trained; the model's
+    are scaled by `heal.strength`. Other runs wait for the one that trains. Of several processes of
+    one run, the first returns the model and the others None.
     """
     file = training.folder / "healing.json"
     alone = processes.num_processes() == 1  # or all of them train together

@@ -160,7 +160,7 @@ def train(
             model=setup.objective,
             args=training_args,
             train_dataset=setup.examples,
-            callbacks=[_HealingCallback(options, heldout, autocast, advance, setup.on_step)],
+            callbacks=[_HealingCallback(options, heldout, autocast, advance, setup.before_step)],
         )
         trainer.remove_callback(PrinterCallback)
         memory.reset_peak(training_args.device)

@@ -106,9 +106,7 @@ def _strategy_options(config: Config) -> dict[str, Any]:
 def _healing(config: Config) -> dict[str, Any]:
     """Return the options of healing, without those that change a result by rounding only."""
     ignored = {"save_every"}
-    # The micro-batches of a step decide on which sequences `seam` takes the text's loss, and which
-    # cuts `elastic` trains.
-    if config.heal.recipe not in ("seam", "elastic"):
+    if not config.heal.uses_micro_batches:
         ignored.add("micro_batch_size")
     options = recorded_config(config)["heal"].items()
     return {key: value for key, value in options if value is not None and key not in ignored}

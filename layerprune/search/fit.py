@@ -97,11 +97,16 @@ def planned_jobs(config: Config) -> list[Job]:
     jobs = [builder.build(_point_config(config, range(num_layers)))]
     if config.heal.recipe != "none":
         most = max_healings(num_layers) if config.fit.keep is not None else 1
-        trainings = config.heal.trainings(num_layers)
-        counts = [number for numbers in trainings for number in numbers if number]
-        counts = counts or [(number + 1) * num_layers // (most + 1) for number in range(most)]
+        counts = [(number + 1) * num_layers // (most + 1) for number in range(most)]
+        if config.fit.keep is not None:
+            counts = _healed_together(config, num_layers) or counts
         jobs.append(builder.build(_point_config(config, counts, healed=True)))
     return jobs
+
+
+def _healed_together(config: Config, num_layers: int) -> list[int]:
+    """Return the numbers of removed layers that a few trainings heal; none if each has its own."""
+    return [count for counts in config.heal.trainings(num_layers) for count in counts if count]
 
 
 def _point_config(
@@ -160,8 +165,8 @@ class _Search:
                 raise self._conflict(least, reason)
         if not self._heals:
             return self._finish(unhealed_answer(unhealed), None)
-        if trainings := self._config.heal.trainings(self._num_layers):
-            self._heal(trainings[-1][-1])  # which gives all candidates
+        if together := _healed_together(self._config, self._num_layers):
+            self._healed |= zip(together, self._measure(together, healed=True), strict=True)
         posterior, _ = search(
             unhealed,
             self._baseline.margin,
@@ -224,10 +229,7 @@ class _Search:
         if not self._heals or count == 0:
             return self._curve[count]
         if count not in self._healed:
-            trainings = self._config.heal.trainings(self._num_layers)
-            together = [number for numbers in trainings for number in numbers if number]
-            counts = together if count in together else [count]
-            self._healed |= zip(counts, self._measure(counts, healed=True), strict=True)
+            (self._healed[count],) = self._measure([count], healed=True)
         return self._healed[count]
 
     def _least(self) -> tuple[int, str]:

@@ -198,8 +198,10 @@ def _curve_key(failure: dict[str, Any]) -> str:
 def history_row(point: Point) -> Row:
     """Return a point as one row: `TASK/MEASURE` and its standard error against `fraction`.
 
-    Only the measures of tasks, as in `curves.csv`, have a slash in their name.
+    Only the measures of tasks, as in `curves.csv`, have a slash in their name. Seconds of what
+    points share are the point's share.
     """
+    healing = point.healing
     values: Row = {
         "fraction": point.plan.fraction,
         "layers_dropped": point.num_dropped,
@@ -208,14 +210,14 @@ def history_row(point: Point) -> Row:
         **{f"seconds_{stage}": value for stage, value in point.costs.seconds.items()},
         "peak_memory_bytes": point.costs.peak_memory_bytes,
         "parameters_kept": point.model.parameters_kept,
-        "healing_seconds": None if point.healing is None else point.healing.seconds,
+        "healing_seconds": None if healing is None else healing.seconds * healing.share,
         f"{HELDOUT}/loss": point.loss.nats,
         f"{HELDOUT}/loss_stderr": point.loss.stderr,
         f"{HELDOUT}/loss_normalised": point.loss.normalised,
     }
-    if point.healing is not None:
-        values["loss_before_healing"] = point.healing.heldout_before
-        values["loss_after_healing"] = point.healing.heldout_after
+    if healing is not None:
+        values["loss_before_healing"] = healing.heldout_before
+        values["loss_after_healing"] = healing.heldout_after
     for score in point.scores:
         for name, measure in score.measures.items():
             values[f"{score.task}/{name}"] = measure.value

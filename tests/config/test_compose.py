@@ -122,7 +122,7 @@ def test_the_jobs_of_a_preset_are_those_of_its_sweep():
         (["heal=lora", "heal.lora_alpha=1"], ["Did you mean heal.alpha?"]),
         (
             ["heal=full", "heal.alpha=1"],
-            ["heal.alpha", "heal=full", "heal=distill, elastic, lora"],
+            ["heal.alpha", "heal=full", "heal=distill, elastic, lora or qlora"],
         ),
         (["heal=lora", "heal.alpha=0"], ["heal.alpha=0", "greater than 0"]),
         (["output_dir=x"], ["output_dir", "Did you mean runtime.outputs?"]),

@@ -72,11 +72,12 @@ def test_each_band_has_its_own_training(tmp_path, tiny_folder, tiny_tasks):
     assert [point.healing.together for point in points] == [range(2), range(2), *2 * [range(2, 5)]]
     folders = sorted((tmp_path / "outputs/cache/elastic").iterdir())
     assert len(folders) == 2
-    # One of three bands, too, has no layer removed or one: it is not trained again.
-    run_tiny(
-        tmp_path, tiny_folder, tiny_tasks, "prune.layers_dropped=1", *HEALING, "heal.bands=2",
-        "heal.max_fraction=0.45",
-    )  # fmt: skip
+    # With six layers as the most, the first of three bands is the same one: not trained again.
+    more = "heal.bands=3", "heal.max_fraction=0.7"
+    (again,) = run_tiny(
+        tmp_path, tiny_folder, tiny_tasks, "prune.layers_dropped=1", *HEALING, *more
+    )
+    assert again.loss == points[1].loss
     assert sorted((tmp_path / "outputs/cache/elastic").iterdir()) == folders
 
 
@@ -212,6 +213,11 @@ def test_another_strategy_or_rank_is_another_training(tmp_path, tiny_folder, tin
 def test_layers_by_name_are_no_curve(tmp_path, tiny_folder, tiny_tasks):
     with pytest.raises(UserError, match=r"prune\.layers is one point: use prune\.layers_dropped"):
         run_tiny(tmp_path, tiny_folder, tiny_tasks, "prune.layers=[3]", *HEALING)
+
+
+def test_a_range_of_all_layers_is_refused(tiny_folder):
+    with pytest.raises(UserError, match=r"heal\.max_fraction=1\.0: .* less than 1"):
+        configure(tiny_folder, "elastic", "heal.max_fraction=1.0")
 
 
 def test_cuts_beyond_the_trained_ones_are_named(tmp_path, tiny_folder, tiny_tasks):

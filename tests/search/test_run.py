@@ -161,6 +161,17 @@ def test_one_training_gives_a_search_all_of_its_candidates(settings, tmp_path):
     assert [target.count for target in planned.requested] == [1, 2, 3, 4]
 
 
+def test_memory_alone_trains_what_its_candidate_needs(settings, tmp_path):
+    small = settings("heal=elastic", "heal.max_fraction=0.7", "heal.rank=4", "heal.steps=4")
+    _, dense = run(compose(*small, "fit.memory=1GiB")).memory
+    result = run(compose(*small, f"fit.memory={int(dense * 0.85)}"))
+    assert result.candidates == (len(result.dropped),) == (2,)
+    assert healed(tmp_path) == [2]
+    assert len(list((tmp_path / "cache/elastic").iterdir())) == 1
+    _, planned = planned_jobs(compose(*small, f"fit.memory={int(dense * 0.85)}"))
+    assert len(planned.requested) == 1
+
+
 def test_memory_and_speed_alone_heal_one_candidate(settings, tmp_path):
     whole = run(compose(*settings("fit.memory=1GiB")))
     assert (whole.dropped, whole.healed, whole.candidates) == ((), False, ())

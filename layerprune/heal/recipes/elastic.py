@@ -1,4 +1,4 @@
-"""One set of LoRA adapters for every number of removed layers, from one training."""
+"""LoRA adapters that many numbers of removed layers share, from one training."""
 
 from collections import Counter
 from itertools import pairwise
@@ -8,6 +8,7 @@ from omegaconf import II
 
 from layerprune.config.registry import recipe
 from layerprune.config.schema import LoraOptions, TrainingLoad, zero_allowed
+from layerprune.errors import UserError
 from layerprune.heal.recipes.lora import add_adapters
 from layerprune.heal.setup import Examples, HealContext, TrainingSetup
 
@@ -22,6 +23,7 @@ class Elastic(LoraOptions):
     """
 
     own_loss = True
+    uses_micro_batches = True  # each goes through other cuts
 
     steps: int = II("product:4,${model.healing.steps}")
     """Optimiser steps of each band: four times as many as for one point."""
@@ -34,6 +36,13 @@ class Elastic(LoraOptions):
     cuts_per_batch: int = 2
     """Cuts that share each micro-batch, at most one per sequence."""
 
+    def __post_init__(self) -> None:
+        LoraOptions.__post_init__(self)
+        if self.max_fraction >= 1:
+            raise UserError(
+                f"heal.max_fraction={self.max_fraction}: use a number above 0 and less than 1."
+            )
+
     def trainings(self, num_layers: int) -> list[range]:
         """Return the numbers of removed layers in each band."""
         most = min(round(self.max_fraction * num_layers), num_layers - 1)
@@ -41,7 +50,7 @@ class Elastic(LoraOptions):
         return [range(part.start, part.stop) for part in split(most + 1, bands)]
 
     def training_load(self, kept: int, dense: int, first: int) -> TrainingLoad:
-        """Return the load of a cut of average depth; memory is that of the dense model."""
+        """Return the load of a cut of average depth; memory counts all layers."""
         mean = dense * (1 - self.max_fraction / 2)
         return TrainingLoad(layers=2 * mean, heads=2, saved_layers=dense)
 
@@ -76,7 +85,7 @@ class Elastic(LoraOptions):
         paths = [plan.kept for plan in context.cuts]
         objective = ElasticNextToken(context.model, paths, self, context.seed)
         return TrainingSetup(
-            objective, Examples(context.ids_ST), adapted, on_step=objective.start_step
+            objective, Examples(context.ids_ST), adapted, before_step=objective.start_step
         )
 
 

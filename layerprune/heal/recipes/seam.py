@@ -18,6 +18,7 @@ class Seam(TrainingOptions):
     streamable = True
     own_loss = True
     reads_dense = True
+    uses_micro_batches = True  # they decide on which sequences it takes the text's loss
 
     sequences: int = 2048
     """Largest number of different sequences, whose states are stored on disk."""

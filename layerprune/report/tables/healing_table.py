@@ -124,6 +124,6 @@ def _note(points: Sequence[tuple[str, Point, Healing]], with_tasks: bool, unpair
         tokens = " to ".join(dict.fromkeys(short(int(count)) for count in (min(own), max(own))))
         lines.append(
             f"{name}: one training for {counts[0]} to {counts[-1]} layers removed, each on "
-            f"{tokens} of its tokens; tokens, seconds and memory are those of the whole training."
+            f"{tokens} of its tokens; tokens, seconds and memory count the whole training."
         )
     return " ".join(lines)
